@@ -1,0 +1,1 @@
+"""Attacks of the survey, by what they are after: evasion, poisoning, privacy."""

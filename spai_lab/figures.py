@@ -1,0 +1,184 @@
+"""Drawings that several chapters share. Each returns a figure; `style.show` displays it with caption and alt text."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.ticker as ticker
+import seaborn as sns
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from spai_lab.checks import check_images
+from spai_lab.metrics import Rate
+from spai_lab.style import COLORS, MARKERS, SEQUENTIAL, draw_image, draw_perturbation, figure, styled
+
+LINES = ("-", "--", "-.", ":")
+
+
+@torch.no_grad()
+def verdicts(model: nn.Module, x: Tensor, classes: Sequence[str]) -> list[str]:
+    """What the model says of each image, such as "3 (98 %)".
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
+        x: images `(N, C, H, W)` in [0, 1].
+        classes: the K names.
+    Returns:
+        N short texts.
+    """
+    confidence, answer = F.softmax(model(x), dim=1).max(1)
+    return [
+        f"{classes[k]} ({p:.0%})".replace("%", " %") for k, p in zip(answer.tolist(), confidence.tolist(), strict=True)
+    ]
+
+
+def samples(x: Tensor, y: Tensor, classes: Sequence[str], *, columns: int = 10) -> Figure:
+    """Images in rows, each with its label.
+
+    Args:
+        x: images `(N, C, H, W)` in [0, 1].
+        y: labels `(N,)`.
+        classes: the K names.
+        columns: images in a row.
+    Returns:
+        the figure.
+    """
+    check_images(x)
+    rows = -(-len(x) // columns)
+    fig, axes = figure(10, 1.3 * rows, columns=columns, rows=rows)
+    with styled():
+        for ax in axes.flat[len(x) :]:
+            ax.set_axis_off()
+        for ax, image, label in zip(axes.flat, x, y.tolist(), strict=False):
+            draw_image(ax, image, classes[label])
+    return fig
+
+
+def attack_rows(
+    model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, classes: Sequence[str], *, name: str = "adversarial"
+) -> Figure:
+    """Each image above its adversarial twin, and below them the perturbation, magnified.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
+        x: clean images `(N, C, H, W)` in [0, 1].
+        y: labels `(N,)`.
+        x_adv: adversarial images, like `x`.
+        classes: the K names.
+        name: what the second row is called.
+    Returns:
+        the figure: three rows, N columns.
+    """
+    fig, axes = figure(1.45 * len(x) + 0.8, 5.4, columns=len(x), rows=3)
+    with styled():
+        said, said_adv = verdicts(model, x, classes), verdicts(model, x_adv, classes)
+        for column, label in enumerate(y.tolist()):
+            draw_image(axes[0, column], x[column], said[column], title=f"label {classes[label]}")
+            draw_image(axes[1, column], x_adv[column], said_adv[column], role="adversarial")
+            draw_perturbation(axes[2, column], x_adv[column] - x[column], title="")
+        for ax, row in zip(axes[:, 0], ("clean", name, "perturbation"), strict=True):
+            ax.set_ylabel(row, fontsize=14)
+    return fig
+
+
+def draw_rates(ax: Axes, rates: Mapping[float, Rate], label: str, role: str, line: str = "-") -> None:
+    """A curve of rates with its 95 % intervals as a band.
+
+    Args:
+        ax: where to draw.
+        rates: from the value on the x-axis to the rate there.
+        label: the curve's name in the legend.
+        role: one of `style.ROLES`; sets color and marker.
+        line: matplotlib's line style, to tell curves of one role apart.
+    """
+    places = list(rates)
+    low, high = zip(*(rate.interval for rate in rates.values()), strict=True)
+    values = [rate.value for rate in rates.values()]
+    ax.plot(places, values, line, color=COLORS[role], marker=MARKERS[role], label=label)
+    ax.fill_between(places, low, high, color=COLORS[role], alpha=0.12, linewidth=0)
+
+
+def robustness_curves(
+    curves: Mapping[str, Mapping[float, Rate]],
+    roles: Mapping[str, str],
+    *,
+    chance: float | None = None,
+    unit: str = "L-inf",
+) -> Figure:
+    """Accuracy that is left against the attack's radius, one curve for each attack or model.
+
+    Args:
+        curves: name of a curve to its rates by eps.
+        roles: name of a curve to one of `style.ROLES`; curves of one role differ in their line.
+        chance: accuracy of guessing, drawn as a gray line.
+        unit: the norm that eps is measured in, for the axis label.
+    Returns:
+        the figure.
+    """
+    fig, axes = figure(9.5, 4.6)
+    ax = axes[0, 0]
+    seen: dict[str, int] = {}
+    with styled():
+        for name, rates in curves.items():
+            role = roles[name]
+            draw_rates(ax, rates, name, role, LINES[seen.get(role, 0) % len(LINES)])
+            seen[role] = seen.get(role, 0) + 1
+        if chance is not None:
+            ax.axhline(chance, color=COLORS["baseline"], linewidth=1.5, linestyle=":")
+            ax.annotate("guessing", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+        trials = {rate.trials for rates in curves.values() for rate in rates.values()}
+        ax.set(xlabel=f"eps, {unit}, in pixel units of [0, 1]", ylabel="accuracy", ylim=(-0.02, 1.02))
+        ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
+        ax.set_title(f"Accuracy that is left (n = {', '.join(map(str, sorted(trials)))}, band: 95 % interval)")
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+@torch.no_grad()
+def confidence(model: nn.Module, x: Tensor, classes: Sequence[str]) -> Figure:
+    """One image beside the model's logits and the probabilities that the softmax makes of them.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
+        x: one image `(1, C, H, W)` in [0, 1].
+        classes: the K names.
+    Returns:
+        the figure.
+    """
+    logits = model(x)[0]
+    fig, axes = figure(10, 3.6, columns=[1, 1.5, 1.5])
+    with styled():
+        draw_image(axes[0, 0], x[0], f"the model says {verdicts(model, x, classes)[0]}")
+        for ax, values, title in (
+            (axes[0, 1], logits, "logits z = f(x)"),
+            (axes[0, 2], F.softmax(logits, dim=0), "probabilities, softmax(z)"),
+        ):
+            ax.barh(range(len(classes)), values.tolist(), color=COLORS["clean"])
+            ax.set_yticks(range(len(classes)), classes)
+            ax.invert_yaxis()
+            ax.set_title(title)
+    return fig
+
+
+def matrix(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], *, title: str) -> Figure:
+    """A heatmap of rates, the number in every cell.
+
+    Args:
+        values: rates in [0, 1], `len(rows)` by `len(columns)`.
+        rows: names.
+        columns: names.
+        title: what a cell says.
+    Returns:
+        the figure.
+    """
+    fig, axes = figure(1.5 * len(columns) + 3, 0.7 * len(rows) + 1.6)
+    with styled():
+        sns.heatmap(
+            values, ax=axes[0, 0], annot=True, fmt=".0%", vmin=0, vmax=1, cmap=SEQUENTIAL, annot_kws={"fontsize": 14},
+            xticklabels=columns, yticklabels=rows, cbar=False, linewidths=2,
+        )  # fmt: skip
+        axes[0, 0].set_title(title)
+        axes[0, 0].tick_params(axis="y", rotation=0)
+    return fig

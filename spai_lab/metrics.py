@@ -1,0 +1,123 @@
+"""Rates with their number of images and their interval."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spai_lab.checks import check_count, check_images, check_labels, check_model, check_number
+from spai_lab.threat import fooled
+
+Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of images, with the number it rests on.
+
+    Args:
+        hits: images counted.
+        trials: images looked at, at least 1.
+    Raises:
+        ValueError: not whole numbers, or more hits than trials.
+
+    >>> print(Rate(83, 100))
+    83.0 % (n = 100, 95 % interval 74.5 to 89.1)
+    """
+
+    hits: int
+    trials: int
+
+    def __post_init__(self) -> None:
+        check_count("trials", self.trials)
+        check_count("hits", self.hits, low=0)
+        check_number("hits", self.hits, low=0, high=self.trials)
+
+    @property
+    def value(self) -> float:
+        """The share, in [0, 1]."""
+        return self.hits / self.trials
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval for the share.
+
+        Reference: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+        """
+        n, p, z = self.trials, self.value, Z_95
+        center = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        return max(0.0, center - half), min(1.0, center + half)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.value:.1%} (n = {self.trials:,}, 95 % interval {100 * low:.1f} to {100 * high:.1f})".replace(
+            "%", " %", 1
+        )
+
+
+def accuracy_rate(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 1000) -> Rate:
+    """How many inputs the model gets right; on adversarial inputs this is the accuracy that an attack leaves.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
+        x: inputs `(N, C, H, W)` in [0, 1], clean or adversarial, N at least 1.
+        y: true labels `(N,)`, int64.
+        batch_size: inputs at a time.
+    Returns:
+        the rate, with its interval.
+    Raises:
+        ValueError: names the argument.
+    """
+    return Rate(len(x) - hits(model, x, y, targeted=False, batch_size=batch_size), len(x))
+
+
+def success_rate(model: nn.Module, x_adv: Tensor, y: Tensor, *, targeted: bool = False, batch_size: int = 1000) -> Rate:
+    """How many inputs fool the model: any wrong class, or the target class if `targeted`.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
+        x_adv: adversarial inputs `(N, C, H, W)` in [0, 1], N at least 1.
+        y: true labels `(N,)`, int64; target classes if `targeted`.
+        targeted: whether `y` is what the attacker wants.
+        batch_size: inputs at a time.
+    Returns:
+        the rate, with its interval.
+    Raises:
+        ValueError: names the argument.
+    """
+    return Rate(hits(model, x_adv, y, targeted=targeted, batch_size=batch_size), len(x_adv))
+
+
+def robustness_curve(
+    model: nn.Module, x: Tensor, y: Tensor, attack: Callable[..., Tensor], eps: Sequence[float], **arguments: object
+) -> dict[float, Rate]:
+    """The accuracy that an attack leaves, at each radius.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
+        x: clean inputs `(N, C, H, W)` in [0, 1].
+        y: true labels `(N,)`, int64.
+        attack: called as `attack(model, x, y, eps=..., **arguments)`.
+        eps: the radii, in pixel units of [0, 1].
+        arguments: passed on to the attack.
+    Returns:
+        from each radius to the rate.
+    Raises:
+        ValueError: names the argument.
+    """
+    return {radius: accuracy_rate(model, attack(model, x, y, eps=radius, **arguments), y) for radius in eps}
+
+
+def hits(model: nn.Module, x: Tensor, y: Tensor, *, targeted: bool, batch_size: int) -> int:
+    """The number of inputs that fool the model, counted batch by batch."""
+    check_images(x)
+    check_labels(y, x)
+    check_model(model, x)
+    check_count("batch_size", batch_size)
+    parts = [
+        fooled(model, *part, targeted=targeted) for part in zip(x.split(batch_size), y.split(batch_size), strict=True)
+    ]
+    return int(torch.cat(parts).sum())

@@ -1,0 +1,176 @@
+"""The look of the workbook: one color and one marker for each meaning, figure sizes, captions, alt text.
+
+No figure sets its own colors. Figures are made without pyplot, so that nothing stays open and nothing is global.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from IPython.display import HTML, display
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from spai_lab.checks import check_choice, describe
+
+_palette = sns.color_palette("colorblind").as_hex()
+
+COLORS = {
+    "clean": _palette[0],
+    "adversarial": _palette[3],
+    "poisoned": _palette[1],
+    "defended": _palette[2],
+    "private": _palette[4],
+    "baseline": _palette[7],
+}
+MARKERS = {"clean": "o", "adversarial": "X", "poisoned": "P", "defended": "s", "private": "D", "baseline": "."}
+ROLES = tuple(COLORS)
+DIVERGING = "RdBu_r"
+SEQUENTIAL = "cividis"
+
+SETTINGS = {
+    "font.size": 13,
+    "axes.titlesize": 14,
+    "axes.labelsize": 13,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
+    "legend.fontsize": 12,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.grid": False,
+    "lines.linewidth": 2.2,
+    "lines.markersize": 8,
+    "image.interpolation": "nearest",
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+}
+
+
+def styled():
+    """A context in which matplotlib uses the workbook's settings and nobody else's.
+
+    >>> with styled():
+    ...     mpl.rcParams["font.size"]
+    13.0
+    """
+    return mpl.rc_context(SETTINGS)
+
+
+def figure(
+    width: float = 10,
+    height: float = 4,
+    *,
+    columns: Sequence[float] | int = 1,
+    rows: Sequence[float] | int = 1,
+    margins: dict[str, float] | None = None,
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes, laid out so that nothing overlaps.
+
+    Args:
+        width: in inches; 10 fills a notebook's column.
+        height: in inches.
+        columns: how many, or their relative widths.
+        rows: how many, or their relative heights.
+        margins: `left`, `right`, `bottom`, `top`, `wspace`, `hspace` as in `Figure.subplots_adjust`; a picture behind
+            a slider gives them, since measuring every label for the layout takes half of the drawing time.
+    Returns:
+        the figure and its axes, an array of shape (rows, columns).
+    """
+    widths = [1.0] * columns if isinstance(columns, int) else list(columns)
+    heights = [1.0] * rows if isinstance(rows, int) else list(rows)
+    with styled():
+        fig = Figure(figsize=(width, height), layout=None if margins else "constrained")
+        FigureCanvasAgg(fig)
+        axes = fig.subplots(len(heights), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights)
+        if margins:
+            fig.subplots_adjust(**margins)
+    return fig, axes
+
+
+def pixels(x: Tensor) -> np.ndarray:
+    """One image as an array that matplotlib draws: `(H, W)` for gray, `(H, W, 3)` for color."""
+    if x.ndim != 3 or x.shape[0] not in (1, 3):
+        raise ValueError(f"x is {describe(x)}; accepted: one image of shape (1, H, W) or (3, H, W)")
+    return x.detach().cpu()[0].numpy() if x.shape[0] == 1 else x.detach().cpu().permute(1, 2, 0).numpy()
+
+
+def draw_image(ax: Axes, x: Tensor, says: str = "", *, role: str = "clean", title: str = "") -> None:
+    """An image with sharp pixels, a frame in the color of its role, and under it what the model says.
+
+    Args:
+        ax: where to draw.
+        x: one image `(1, H, W)` or `(3, H, W)` in [0, 1].
+        says: the line under the image, such as "3 (98 %)".
+        role: one of `ROLES`; it sets the frame's color.
+        title: the line above the image.
+    """
+    check_choice("role", role, ROLES)
+    ax.imshow(pixels(x), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    frame(ax, role)
+    ax.set_title(title, loc="center")
+    ax.set_xlabel(says, fontsize=SETTINGS["axes.labelsize"])
+
+
+def draw_perturbation(ax: Axes, delta: Tensor, *, title: str = "perturbation") -> float:
+    """A perturbation on a diverging scale, white where nothing changed, with its magnification written under it.
+
+    Args:
+        ax: where to draw.
+        delta: one perturbation `(1, H, W)` or `(3, H, W)`, in pixel units; channels are averaged.
+        title: the line above the image.
+    Returns:
+        the magnification: 1 / largest change, or 1 for a perturbation of zero.
+    """
+    change = delta.detach().cpu().mean(0).numpy()
+    largest = float(np.abs(change).max())
+    magnification = 1 / largest if largest > 0 else 1.0
+    ax.imshow(change * magnification, cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest")
+    frame(ax, "adversarial")
+    ax.set_title(title, loc="center")
+    ax.set_xlabel(f"magnified × {magnification:.3g}" if largest > 0 else "no change")
+    return magnification
+
+
+def frame(ax: Axes, role: str) -> None:
+    """A frame around an image, in the color of its role, without ticks."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=COLORS[role], linewidth=3)
+
+
+def to_png(fig: Figure) -> bytes:
+    """The figure as PNG, packed lightly: a slider waits for it."""
+    buffer = io.BytesIO()
+    with styled():
+        fig.canvas.draw()
+    opaque = np.asarray(fig.canvas.buffer_rgba())[..., :3]
+    Image.fromarray(opaque).save(buffer, format="png", compress_level=3)
+    return buffer.getvalue()
+
+
+def show(fig: Figure, caption: str, alt: str) -> None:
+    """Display a figure with its alt text, and under it a sentence that says what to see.
+
+    Args:
+        fig: the figure.
+        caption: one or two full sentences.
+        alt: what somebody who cannot see the figure needs to know.
+    Raises:
+        ValueError: no caption or no alt text.
+    """
+    for name, text in (("caption", caption), ("alt", alt)):
+        if not text.strip():
+            raise ValueError(f"{name} is empty; accepted: a sentence")
+    png = base64.b64encode(to_png(fig)).decode()
+    display({"image/png": png, "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
+    display(HTML(f"<p style='font-size: 1.05em; max-width: 60em'>{html.escape(caption)}</p>"))

@@ -1,0 +1,185 @@
+r"""What every evasion attack shares: the ball it may move in, the direction it climbs, where it starts.
+
+The attacker wants $x' = x + \delta$ with $\|\delta\|_p \le \epsilon$ and every pixel of $x'$ in [0, 1].
+Everything here works on a batch `(N, ...)` and treats each input by itself.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spai_lab.checks import check_choice, check_logits, warn_suspicious
+
+Gradient = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def norms(delta: Tensor, norm: str) -> Tensor:
+    r"""The size of each perturbation, $\|\delta_i\|_p$.
+
+    Args:
+        delta: perturbations `(N, ...)`.
+        norm: "linf", "l2", "l1" or "l0" (the number of entries that are not zero).
+    Returns:
+        `(N,)`, in the dtype of `delta`.
+    Raises:
+        ValueError: unknown norm.
+
+    >>> norms(torch.tensor([[3.0, -4.0]]), "l2")
+    tensor([5.])
+    """
+    orders = {"linf": float("inf"), "l2": 2.0, "l1": 1.0, "l0": 0.0}
+    check_choice("norm", norm, tuple(orders))
+    return torch.linalg.vector_norm(delta.flatten(1), ord=orders[norm], dim=1)
+
+
+def per_image(values: Tensor, like: Tensor) -> Tensor:
+    """One number for each input, `(N,)`, shaped `(N, 1, ..., 1)` so that it multiplies a batch like `like`."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def project(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
+    r"""The point of the ball around `x` nearest to `x_adv`, then clipped to the range of images.
+
+    L-inf: $\mathrm{clip}(x', x - \epsilon, x + \epsilon)$. L2: $x + \delta \min(1, \epsilon / \|\delta\|_2)$.
+    Clipping to [0, 1] afterwards never leaves the ball, since `x` itself is in [0, 1].
+
+    Args:
+        x_adv: candidates `(N, ...)`, anywhere.
+        x: the centers, like `x_adv`, in [0, 1].
+        eps: radius, in pixel units.
+        norm: "linf" or "l2".
+    Returns:
+        like `x`, in [0, 1] and within `eps` of `x`.
+
+    >>> project(torch.tensor([[0.9, 0.0]]), torch.tensor([[0.5, 0.05]]), 0.1, "linf")
+    tensor([[0.6000, 0.0000]])
+    """
+    if norm == "linf":
+        return torch.clamp(x_adv, x - eps, x + eps).clamp(0, 1)
+    delta = x_adv - x
+    scale = (eps / norms(delta, norm).clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
+    return (x + delta * per_image(scale, x)).clamp(0, 1)
+
+
+def steepest(gradient: Tensor, norm: str) -> Tensor:
+    r"""The unit step that raises the loss most: $\arg\max_{\|d\| \le 1} d \cdot g$.
+
+    L-inf: $\mathrm{sign}(g)$. L2: $g / \|g\|_2$. A zero gradient gives a zero step.
+
+    Args:
+        gradient: `(N, ...)`.
+        norm: "linf" or "l2".
+    Returns:
+        like `gradient`.
+
+    >>> steepest(torch.tensor([[3.0, -4.0]]), "l2")
+    tensor([[ 0.6000, -0.8000]])
+    """
+    if norm == "linf":
+        return gradient.sign()
+    length = norms(gradient, norm).clamp_min(torch.finfo(gradient.dtype).tiny)
+    return gradient / per_image(length, gradient)
+
+
+def fresh_generator(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
+    """The generator that was given, or a new one that the operating system seeds; never the global state."""
+    if generator is not None:
+        return generator
+    generator = torch.Generator(device=device)
+    generator.seed()
+    return generator
+
+
+def random_point(x: Tensor, eps: float, norm: str, generator: torch.Generator | None = None) -> Tensor:
+    r"""A point drawn uniformly from the ball around each input, clipped to [0, 1].
+
+    L2: a Gaussian direction times $\epsilon \, u^{1/d}$, since a ball's volume grows with the radius to the power $d$.
+
+    Args:
+        x: the centers `(N, ...)`, in [0, 1].
+        eps: radius, in pixel units.
+        norm: "linf" or "l2".
+        generator: source of randomness; None draws a fresh one.
+    Returns:
+        like `x`, in [0, 1] and within `eps` of `x`.
+
+    >>> x = torch.full((1, 1, 2, 2), 0.5)
+    >>> bool((random_point(x, 0.1, "linf") - x).abs().max() <= 0.1 + 1e-6)
+    True
+    """
+    generator = fresh_generator(generator, x.device)
+    if norm == "linf":
+        noise = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        return project(x + eps * (2 * noise - 1), x, eps, norm)
+    direction = steepest(torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator), norm)
+    u = torch.rand(len(x), dtype=x.dtype, device=x.device, generator=generator)
+    radius = eps * u ** (1 / max(x[0].numel() if len(x) else 1, 1))
+    return project(x + per_image(radius, x) * direction, x, eps, norm)
+
+
+def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """`model(x)`, checked: an input that does not fit, probabilities or NaN end in a `ValueError` that says so."""
+    try:
+        logits = model(x)
+    except RuntimeError as error:
+        raise ValueError(f"model fails on x of shape {tuple(x.shape)}, {x.dtype}: {error}") from error
+    check_logits(logits, y)
+    return logits
+
+
+def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    r"""How the loss of each input changes with its pixels: $\nabla_x L(f(x), y)$, with cross-entropy as $L$.
+
+    The losses are summed, so that an input's gradient does not depend on its batch. This is the default of every
+    attack's `gradient` argument; an adaptive attack passes its own function of the same form.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`; its parameters, their gradients and its mode stay.
+        x: inputs `(N, C, H, W)` in [0, 1].
+        y: labels `(N,)`.
+    Returns:
+        like `x`.
+    Raises:
+        ValueError: the logits are probabilities, not finite or of the wrong shape, or do not depend on `x`.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    >>> input_gradient(model, torch.zeros(2, 1, 2, 2), torch.tensor([0, 2])).shape
+    torch.Size([2, 1, 2, 2])
+    """
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = logits_of(model, x, y)
+        loss = F.cross_entropy(logits, y, reduction="sum")
+        gradient = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
+    if gradient is None:
+        raise ValueError(
+            "model gives logits without a gradient with respect to x; accepted: a differentiable model "
+            "(wrap it with bpda, chapter 07)"
+        )
+    largest = norms(gradient, "linf")
+    if largest.isnan().any():
+        raise ValueError("model gives a NaN gradient with respect to x; accepted: finite gradients")
+    if (largest == 0).any():
+        warn_suspicious(
+            "Some inputs have an input gradient of exactly zero, so a gradient attack cannot move them.",
+            "07 (gradient masking)",
+        )
+    return gradient
+
+
+@torch.no_grad()
+def fooled(model: nn.Module, x_adv: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
+    """Which inputs the model gets wrong, or takes for the target class.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
+        x_adv: inputs `(N, C, H, W)` in [0, 1].
+        y: true labels `(N,)`; target classes if `targeted`.
+        targeted: whether `y` is what the attacker wants rather than what is right.
+    Returns:
+        bool `(N,)`.
+    """
+    hit = logits_of(model, x_adv, y).argmax(1) == y
+    return hit if targeted else ~hit
