@@ -34,7 +34,8 @@ def describe(value: object) -> str:
     "'linf'"
     """
     if isinstance(value, Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+        dtype = str(value.dtype).removeprefix("torch.")
+        return f"{'an' if dtype.startswith('int') else 'a'} {dtype} tensor of shape {tuple(value.shape)}"
     text = repr(value)
     return text if len(text) <= 60 else f"a {type(value).__name__}"
 
@@ -102,6 +103,30 @@ def check_generator(generator: torch.Generator | None, device: torch.device) -> 
         raise ValueError(f"generator is on {generator.device}; accepted: one on the device of x, {device}")
 
 
+def check_batch(name: str, value: Tensor) -> None:
+    """Raise `ValueError` unless `value` is a floating point batch `(N, ...)`; N may be 0, the other sizes may not.
+
+    >>> check_batch("delta", torch.tensor([1, 2]))
+    Traceback (most recent call last):
+    ValueError: delta is an int64 tensor of shape (2,); accepted: a floating point tensor of shape (N, C, H, W)
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2 or 0 in value.shape[1:]:
+        raise ValueError(f"{name} is {describe(value)}; accepted: a floating point tensor of shape (N, C, H, W)")
+
+
+def check_like(name: str, value: Tensor, x: Tensor) -> None:
+    """Raise `ValueError` unless `value` has the shape, dtype and device of `x`.
+
+    >>> check_like("x_adv", torch.zeros(1, 2), torch.zeros(3, 2))
+    Traceback (most recent call last):
+    ValueError: x_adv is a float32 tensor of shape (1, 2); accepted: a float32 tensor of shape (3, 2), like x
+    """
+    if not isinstance(value, Tensor) or value.shape != x.shape or value.dtype != x.dtype:
+        raise ValueError(f"{name} is {describe(value)}; accepted: {describe(x)}, like x")
+    if value.device != x.device:
+        raise ValueError(f"{name} is on {value.device}; accepted: the device of x, {x.device}")
+
+
 def check_images(x: Tensor, name: str = "x") -> None:
     """Raise `ValueError` unless `x` is a batch of inputs: floating point, `(N, ...)`, every value in [0, 1].
 
@@ -109,9 +134,8 @@ def check_images(x: Tensor, name: str = "x") -> None:
     Traceback (most recent call last):
     ValueError: x has values from 255 to 255; accepted: [0, 1] (divide 8-bit pixels by 255, normalize inside the model)
     """
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
-        raise ValueError(f"{name} is {describe(x)}; accepted: a floating point tensor of shape (N, C, H, W)")
-    if x.numel() == 0:
+    check_batch(name, x)
+    if len(x) == 0:
         return
     low, high = (bound.item() for bound in x.detach().aminmax())
     if math.isnan(low) or math.isnan(high):
@@ -128,7 +152,7 @@ def check_labels(y: Tensor, x: Tensor, name: str = "y") -> None:
 
     >>> check_labels(torch.tensor([1, 2]), torch.zeros(3, 1, 2, 2))
     Traceback (most recent call last):
-    ValueError: y is a int64 tensor of shape (2,); accepted: int64 labels of shape (3,), one for each input
+    ValueError: y is an int64 tensor of shape (2,); accepted: int64 labels of shape (3,), one for each input
     """
     if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != x.shape[:1]:
         raise ValueError(f"{name} is {describe(y)}; accepted: int64 labels of shape ({len(x)},), one for each input")
@@ -148,6 +172,19 @@ def check_model(model: nn.Module, x: Tensor) -> None:
         )
 
 
+def check_ball(x: Tensor, eps: float, norm: str) -> None:
+    """Raise `ValueError` unless `norm` is known, `x` a batch, and `eps` at most the distance of two images.
+
+    >>> check_ball(torch.zeros(1, 1, 28, 28), 8, "linf")
+    Traceback (most recent call last):
+    ValueError: eps is 8; accepted: a finite number from 0 to 1 (pixel units of [0, 1]: 8 of 255 gray levels is 8/255)
+    """
+    check_choice("norm", norm, NORMS)
+    check_batch("x", x)
+    hint = " (pixel units of [0, 1]: 8 of 255 gray levels is 8/255)"
+    check_number("eps", eps, low=0, high=1 if norm == "linf" else math.sqrt(math.prod(x.shape[1:])), hint=hint)
+
+
 def check_attack(
     model: nn.Module,
     x: Tensor,
@@ -165,7 +202,8 @@ def check_attack(
         model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
         x: inputs, floating point `(N, C, H, W)` in [0, 1].
         y: labels `(N,)`, int64.
-        eps: radius of the ball, at least 0; at most 1 in L-inf, where a larger one means pixels from 0 to 255.
+        eps: radius of the ball, from 0 to the distance of a black and a white image; beyond, pixels from 0 to 255 are
+            meant.
         norm: "linf" or "l2".
         targeted: True or False.
         gradient: something that can be called.
@@ -173,12 +211,10 @@ def check_attack(
     Raises:
         ValueError: names the argument, what came and what is accepted.
     """
-    check_choice("norm", norm, NORMS)
+    check_ball(x, eps, norm)
     check_images(x)
     check_labels(y, x)
     check_model(model, x)
-    hint = " (pixel units of [0, 1]: 8 of 255 gray levels is 8/255)"
-    check_number("eps", eps, low=0, high=1 if norm == "linf" else math.inf, hint=hint)
     check_flag("targeted", targeted)
     check_callable("gradient", gradient)
     check_generator(generator, x.device)
@@ -198,7 +234,8 @@ def check_logits(logits: Tensor, y: Tensor) -> None:
     Traceback (most recent call last):
     ValueError: model returns probabilities (rows are positive and sum to 1); accepted: logits, before the softmax
     """
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != len(y) or logits.shape[1] < 2:
+    shaped = isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[0] == len(y) and logits.shape[1] >= 2
+    if not shaped or not logits.is_floating_point():
         raise ValueError(f"model returns {describe(logits)}; accepted: logits of shape ({len(y)}, K), K at least 2")
     if len(y) == 0:
         return

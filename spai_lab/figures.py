@@ -28,7 +28,16 @@ def verdicts(model: nn.Module, x: Tensor, classes: Sequence[str]) -> list[str]:
     Returns:
         N short texts.
     """
-    confidence, answer = F.softmax(model(x), dim=1).max(1)
+    return sayings(F.softmax(model(x), dim=1), classes)
+
+
+def sayings(probabilities: Tensor, classes: Sequence[str]) -> list[str]:
+    """The likeliest class of each row and its probability.
+
+    >>> sayings(torch.tensor([[0.02, 0.98]]), ["cat", "dog"])
+    ['dog (98 %)']
+    """
+    confidence, answer = probabilities.max(1)
     return [
         f"{classes[k]} ({p:.0%})".replace("%", " %") for k, p in zip(answer.tolist(), confidence.tolist(), strict=True)
     ]

@@ -1,16 +1,17 @@
 """Rates with their number of images and their interval."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor, nn
 
-from spai_lab.checks import check_count, check_images, check_labels, check_model, check_number
+from spai_lab.checks import check_callable, check_count, check_images, check_labels, check_model, check_number, describe
 from spai_lab.threat import fooled
 
-Z_95 = 1.959963984540054
+Z_95 = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,7 @@ class Rate:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"{self.value:.1%} (n = {self.trials:,}, 95 % interval {100 * low:.1f} to {100 * high:.1f})".replace(
-            "%", " %", 1
-        )
+        return f"{100 * self.value:.1f} % (n = {self.trials:,}, 95 % interval {100 * low:.1f} to {100 * high:.1f})"
 
 
 def accuracy_rate(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 1000) -> Rate:
@@ -88,11 +87,11 @@ def success_rate(model: nn.Module, x_adv: Tensor, y: Tensor, *, targeted: bool =
     Raises:
         ValueError: names the argument.
     """
-    return Rate(hits(model, x_adv, y, targeted=targeted, batch_size=batch_size), len(x_adv))
+    return Rate(hits(model, x_adv, y, targeted=targeted, batch_size=batch_size, name="x_adv"), len(x_adv))
 
 
 def robustness_curve(
-    model: nn.Module, x: Tensor, y: Tensor, attack: Callable[..., Tensor], eps: Sequence[float], **arguments: object
+    model: nn.Module, x: Tensor, y: Tensor, attack: Callable[..., Tensor], eps: Iterable[float], **arguments: object
 ) -> dict[float, Rate]:
     """The accuracy that an attack leaves, at each radius.
 
@@ -108,15 +107,20 @@ def robustness_curve(
     Raises:
         ValueError: names the argument.
     """
+    check_callable("attack", attack)
+    if not isinstance(eps, Iterable):
+        raise ValueError(f"eps is {describe(eps)}; accepted: a list of radii")
     return {radius: accuracy_rate(model, attack(model, x, y, eps=radius, **arguments), y) for radius in eps}
 
 
-def hits(model: nn.Module, x: Tensor, y: Tensor, *, targeted: bool, batch_size: int) -> int:
+def hits(model: nn.Module, x: Tensor, y: Tensor, *, targeted: bool, batch_size: int, name: str = "x") -> int:
     """The number of inputs that fool the model, counted batch by batch."""
-    check_images(x)
+    check_images(x, name)
     check_labels(y, x)
     check_model(model, x)
     check_count("batch_size", batch_size)
+    if len(x) == 0:
+        raise ValueError(f"{name} is {describe(x)}; accepted: at least one input")
     parts = [
         fooled(model, *part, targeted=targeted) for part in zip(x.split(batch_size), y.split(batch_size), strict=True)
     ]

@@ -7,12 +7,16 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 from IPython.display import HTML, display
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -94,6 +98,72 @@ def figure(
         if margins:
             fig.subplots_adjust(**margins)
     return fig, axes
+
+
+def panels(width: float, height: float, **places: tuple[float, float, float, float]) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with named axes at given places: nothing to lay out, so it is drawn fast.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        places: name of the axes to `(left, bottom, width, height)`, in inches from the lower left corner.
+    Returns:
+        the figure and its axes by name.
+
+    >>> fig, axes = panels(8, 4, curve=(1, 1, 6, 2.5))
+    >>> [round(float(edge), 3) for edge in axes["curve"].get_position().bounds]
+    [0.125, 0.25, 0.75, 0.625]
+    """
+    with styled():
+        fig = Figure(figsize=(width, height))
+        FigureCanvasAgg(fig)
+        axes = {
+            name: fig.add_axes((left / width, bottom / height, across / width, up / height))
+            for name, (left, bottom, across, up) in places.items()
+        }
+    return fig, axes
+
+
+@dataclass(frozen=True, eq=False)
+class Backdrop:
+    """What a slider leaves as it is, drawn once. Each picture lays what changes over it, in a third of the time.
+
+    Args:
+        axes: the axes by name; their `transData` places what is laid over them.
+        pixels: the finished drawing, `(height, width, 4)`.
+    """
+
+    axes: dict[str, Axes]
+    pixels: np.ndarray
+
+    @classmethod
+    def of(cls, fig: Figure, axes: dict[str, Axes]) -> Self:
+        """Draw `fig`, and keep its pixels and its coordinates."""
+        with styled():
+            fig.canvas.draw()
+        return cls(axes, np.array(fig.canvas.buffer_rgba()))
+
+    def picture(self, **places: tuple[float, float, float, float]) -> tuple[Figure, dict[str, Axes]]:
+        """A new figure that shows the backdrop, with axes over it at `places`, as in `panels`."""
+        height, width, _ = self.pixels.shape
+        fig, axes = panels(width / SETTINGS["figure.dpi"], height / SETTINGS["figure.dpi"], **places)
+        fig.add_artist(Pixels(self.pixels))
+        return fig, axes
+
+
+class Pixels(Artist):
+    """Finished pixels that fill a figure from behind, copied rather than resampled."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        super().__init__()
+        self.upward = pixels[::-1]
+        self.set_zorder(-1)
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Copy the pixels to the renderer, which counts rows from below."""
+        context = renderer.new_gc()
+        renderer.draw_image(context, 0, 0, self.upward)
+        context.restore()
 
 
 def pixels(x: Tensor) -> np.ndarray:

@@ -4,13 +4,26 @@ The attacker wants $x' = x + \delta$ with $\|\delta\|_p \le \epsilon$ and every 
 Everything here works on a batch `(N, ...)` and treats each input by itself.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spai_lab.checks import check_choice, check_logits, warn_suspicious
+from spai_lab.checks import (
+    NORMS,
+    check_ball,
+    check_batch,
+    check_choice,
+    check_flag,
+    check_generator,
+    check_images,
+    check_labels,
+    check_like,
+    check_logits,
+    warn_suspicious,
+)
 
 Gradient = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -31,14 +44,16 @@ def norms(delta: Tensor, norm: str) -> Tensor:
     """
     orders = {"linf": float("inf"), "l2": 2.0, "l1": 1.0, "l0": 0.0}
     check_choice("norm", norm, tuple(orders))
+    check_batch("delta", delta)
     return torch.linalg.vector_norm(delta.flatten(1), ord=orders[norm], dim=1)
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:
     """One number for each input, `(N,)`, shaped `(N, 1, ..., 1)` so that it multiplies a batch like `like`."""
-    return values.view(-1, *[1] * (like.ndim - 1))
+    return values.view(len(values), *[1] * (like.ndim - 1))
 
 
+@torch.no_grad()
 def project(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
     r"""The point of the ball around `x` nearest to `x_adv`, then clipped to the range of images.
 
@@ -51,11 +66,16 @@ def project(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
         eps: radius, in pixel units.
         norm: "linf" or "l2".
     Returns:
-        like `x`, in [0, 1] and within `eps` of `x`.
+        like `x`, in [0, 1] and within `eps` of `x`; a new tensor without a gradient.
+    Raises:
+        ValueError: names the argument.
+    Simplified: in L2 a point that had to be clipped is not always the nearest one that obeys both limits.
 
     >>> project(torch.tensor([[0.9, 0.0]]), torch.tensor([[0.5, 0.05]]), 0.1, "linf")
     tensor([[0.6000, 0.0000]])
     """
+    check_ball(x, eps, norm)
+    check_like("x_adv", x_adv, x)
     if norm == "linf":
         return torch.clamp(x_adv, x - eps, x + eps).clamp(0, 1)
     delta = x_adv - x
@@ -73,18 +93,25 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
         norm: "linf" or "l2".
     Returns:
         like `gradient`.
+    Raises:
+        ValueError: names the argument.
 
     >>> steepest(torch.tensor([[3.0, -4.0]]), "l2")
     tensor([[ 0.6000, -0.8000]])
     """
+    check_choice("norm", norm, NORMS)
+    check_batch("gradient", gradient)
     if norm == "linf":
         return gradient.sign()
-    length = norms(gradient, norm).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return gradient / per_image(length, gradient)
+    tiny = torch.finfo(gradient.dtype).tiny
+    largest = gradient.abs().amax(tuple(range(1, gradient.ndim)), keepdim=True)
+    gradient = gradient / largest.clamp_min(tiny)  # a confident model's gradients are so small that their squares are 0
+    return gradient / per_image(norms(gradient, norm).clamp_min(tiny), gradient)
 
 
 def fresh_generator(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
     """The generator that was given, or a new one that the operating system seeds; never the global state."""
+    check_generator(generator, device)
     if generator is not None:
         return generator
     generator = torch.Generator(device=device)
@@ -104,26 +131,31 @@ def random_point(x: Tensor, eps: float, norm: str, generator: torch.Generator | 
         generator: source of randomness; None draws a fresh one.
     Returns:
         like `x`, in [0, 1] and within `eps` of `x`.
+    Raises:
+        ValueError: names the argument.
 
     >>> x = torch.full((1, 1, 2, 2), 0.5)
     >>> bool((random_point(x, 0.1, "linf") - x).abs().max() <= 0.1 + 1e-6)
     True
     """
+    check_ball(x, eps, norm)
+    check_images(x)
     generator = fresh_generator(generator, x.device)
     if norm == "linf":
         noise = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
         return project(x + eps * (2 * noise - 1), x, eps, norm)
     direction = steepest(torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator), norm)
     u = torch.rand(len(x), dtype=x.dtype, device=x.device, generator=generator)
-    radius = eps * u ** (1 / max(x[0].numel() if len(x) else 1, 1))
+    radius = eps * u ** (1 / math.prod(x.shape[1:]))
     return project(x + per_image(radius, x) * direction, x, eps, norm)
 
 
 def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """`model(x)`, checked: an input that does not fit, probabilities or NaN end in a `ValueError` that says so."""
+    check_labels(y, x)
     try:
         logits = model(x)
-    except RuntimeError as error:
+    except (RuntimeError, IndexError, TypeError) as error:
         raise ValueError(f"model fails on x of shape {tuple(x.shape)}, {x.dtype}: {error}") from error
     check_logits(logits, y)
     return logits
@@ -142,12 +174,17 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     Returns:
         like `x`.
     Raises:
-        ValueError: the logits are probabilities, not finite or of the wrong shape, or do not depend on `x`.
+        ValueError: the logits are probabilities, not finite or of the wrong shape, or have no finite gradient.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> input_gradient(model, torch.zeros(2, 1, 2, 2), torch.tensor([0, 2])).shape
     torch.Size([2, 1, 2, 2])
     """
+    check_batch("x", x)
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "torch.inference_mode() is on; accepted: torch.no_grad() or neither, an attack needs gradients"
+        )
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = logits_of(model, x, y)
@@ -158,15 +195,37 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             "model gives logits without a gradient with respect to x; accepted: a differentiable model "
             "(wrap it with bpda, chapter 07)"
         )
-    largest = norms(gradient, "linf")
-    if largest.isnan().any():
-        raise ValueError("model gives a NaN gradient with respect to x; accepted: finite gradients")
-    if (largest == 0).any():
-        warn_suspicious(
-            "Some inputs have an input gradient of exactly zero, so a gradient attack cannot move them.",
-            "07 (gradient masking)",
-        )
+    if not gradient.sum().isfinite():
+        raise ValueError("model gives NaN or infinite gradients with respect to x; accepted: finite gradients")
     return gradient
+
+
+def checked(gradient: Gradient) -> Gradient:
+    """A `gradient` hook whose answers are checked, for one run of an attack.
+
+    An answer that does not fit `x` or is not finite raises `ValueError`; zeros in the first one are warned about, once.
+    An empty batch never reaches the hook, since many models cannot flatten one.
+    """
+    first = True
+
+    def answer(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        nonlocal first
+        if len(x) == 0:
+            return torch.zeros_like(x)
+        g = gradient(model, x, y)
+        check_like("what gradient returns", g, x)
+        if not g.sum().isfinite():
+            raise ValueError("gradient returns NaN or infinite values; accepted: finite gradients")
+        zeros = len(x) - int(g.flatten(1).any(1).sum()) if first else 0
+        first = False
+        if zeros:
+            warn_suspicious(
+                f"{zeros} of {len(x)} inputs have a gradient of exactly zero: no gradient attack can move them.",
+                "07 (gradient masking)",
+            )
+        return g.detach()
+
+    return answer
 
 
 @torch.no_grad()
@@ -180,6 +239,16 @@ def fooled(model: nn.Module, x_adv: Tensor, y: Tensor, *, targeted: bool = False
         targeted: whether `y` is what the attacker wants rather than what is right.
     Returns:
         bool `(N,)`.
+    Raises:
+        ValueError: names the argument.
+
+    >>> model = nn.Flatten()
+    >>> fooled(model, torch.tensor([[[0.0, 0.9]], [[0.0, 0.9]]]), torch.tensor([0, 1]))
+    tensor([ True, False])
     """
+    check_flag("targeted", targeted)
+    check_batch("x_adv", x_adv)
+    if len(x_adv) == 0:
+        return torch.zeros(0, dtype=torch.bool, device=x_adv.device)
     hit = logits_of(model, x_adv, y).argmax(1) == y
     return hit if targeted else ~hit

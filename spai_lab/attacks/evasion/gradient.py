@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from spai_lab.checks import check_attack, check_count, check_flag, check_number, check_steps
 from spai_lab.threat import (
     Gradient,
+    checked,
     fooled,
     fresh_generator,
     input_gradient,
@@ -56,6 +57,7 @@ def fgsm(
     """
     check_attack(model, x, y, eps=eps, norm=norm, targeted=targeted, gradient=gradient, generator=generator)
     ascent = -1 if targeted else 1
+    gradient = checked(gradient)
     return project(x + ascent * eps * steepest(gradient(model, x, y), norm), x, eps, norm)
 
 
@@ -104,6 +106,7 @@ def bim(
     check_steps(steps, step_size)
     alpha = eps / steps if step_size is None else step_size
     ascent = -1 if targeted else 1
+    gradient = checked(gradient)
     x_adv = x
     for _ in range(steps):
         x_adv = project(x_adv + ascent * alpha * steepest(gradient(model, x_adv, y), norm), x, eps, norm)
@@ -162,6 +165,7 @@ def pgd(
     check_flag("random_start", random_start)
     alpha = 2.5 * eps / steps if step_size is None else step_size
     ascent = -1 if targeted else 1
+    gradient = checked(gradient)
     generator = fresh_generator(generator, x.device)
 
     def climb(x: Tensor, y: Tensor) -> Tensor:
@@ -173,6 +177,8 @@ def pgd(
     x_adv = climb(x, y)
     for _ in range(restarts - 1):
         standing = ~fooled(model, x_adv, y, targeted=targeted)
+        if not standing.any():
+            break
         x_adv[standing] = climb(x[standing], y[standing])
     return x_adv
 
@@ -225,6 +231,7 @@ def mim(
     check_number("decay", decay, low=0)
     alpha = eps / steps if step_size is None else step_size
     ascent = -1 if targeted else 1
+    gradient = checked(gradient)
     x_adv, g = x, torch.zeros_like(x)
     for _ in range(steps):
         g_t = gradient(model, x_adv, y)

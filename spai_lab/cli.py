@@ -1,0 +1,116 @@
+"""The command `spai-lab`: what `run.py` and the user call in the environment.
+
+Each command imports what it needs, so that `doctor` runs where nothing is installed and `copy` need not wait for torch.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from spai_lab import doctor
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    print(doctor.report())
+    return 0
+
+
+def _copy(options: argparse.Namespace) -> int:
+    from spai_lab import workbook
+
+    masters = options.notebooks or workbook.notebooks_folder()
+    my = options.my or workbook.my_folder()
+    written = workbook.copy_chapters(masters, my)
+    fresh = [copied for copied in written if not copied.beside]
+    if fresh:
+        print(f"Copied {len(fresh)} chapter{'s' * (len(fresh) != 1)} to {my}.")
+    for copied in written:
+        if copied.beside:
+            print(f"{copied.chapter} has changed: the new version is {copied.path.name}, yours stays as it is.")
+    if not workbook.chapters(masters):
+        print(f"There are no chapters in {masters}; run this in the project's folder, or name it with --notebooks.")
+        return 1
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from spai_lab import data
+
+    if isinstance(data.available()["mnist"], Path):
+        return 0
+    try:
+        folder = data.fetch_mnist()
+    except (OSError, data.DataUnavailable) as error:
+        reason = "`spai-lab fetch` tries again and says why." if options.brief else " ".join(str(error).split())
+        print(f"MNIST could not be downloaded; the embedded digits serve. {reason}")
+        return 1
+    print(f"MNIST is now in {folder}.")
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from spai_lab.data import available
+
+    found = available()
+    unknown = sorted(set(options.names) - set(found))
+    if unknown:
+        raise ValueError(f"there is no data set {unknown[0]!r}; there are {', '.join(found)}")
+    for name in options.names or found:
+        print(f"{name}: {found[name] or 'embedded'}")
+    return int(any(isinstance(found[name], str) for name in options.names))
+
+
+def _notebooks(options: argparse.Namespace) -> int:
+    from spai_lab import workbook
+
+    masters = workbook.chapters(workbook.notebooks_folder())
+    chosen = [path for path in masters if path.stem.startswith(tuple(options.names) or "")]
+    if not chosen:
+        wanted, there = " or ".join(options.names), ", ".join(path.stem for path in masters)
+        raise ValueError(f"no chapter begins with {wanted}; there are {there}")
+    for path in chosen:
+        start = time.perf_counter()
+        size = workbook.renew(path)
+        print(f"{path.stem}: {time.perf_counter() - start:.1f} s, {size / 1e6:.2f} MB", flush=True)
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from spai_lab import training
+
+    training.rebuild()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="spai-lab", description="SPAI Lab: the executable survey.")
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+
+    def command(name, function, summary):
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(function=function)
+        return sub
+
+    command("doctor", _doctor, "say what this machine has, and what to do about what it lacks")
+    sub = command("fetch", _fetch, "download MNIST where it is not there yet")
+    sub.add_argument("--brief", action="store_true", help="a failure in one short line")
+    sub = command("data", _data, "say which data is there; with names, the exit status says whether all of it is")
+    sub.add_argument("names", nargs="*", help="data sets")
+    sub = command("copy", _copy, "copy the chapters to the student's folder; no file is overwritten")
+    sub.add_argument("--notebooks", type=Path, help="the folder of the chapters")
+    sub.add_argument("--my", type=Path, help="the student's folder")
+    sub = command("notebooks", _notebooks, "execute the chapters on MNIST and store them with their outputs")
+    sub.add_argument("names", nargs="*", help="beginnings of chapters' names, such as 02; all if left out")
+    command("models", _models, "train the reference weights again")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status; errors become one sentence."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.function(options)
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"spai-lab {options.command}: {error}", file=sys.stderr)
+        return 1

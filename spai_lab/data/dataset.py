@@ -1,0 +1,142 @@
+"""What a data set is, and how it is split."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from torch import Tensor
+
+from spai_lab.checks import check_images, check_labels, describe
+
+SPLIT_SEED = 1807
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Labeled inputs in three parts.
+
+    Args:
+        name: what `load` calls it.
+        x_train, x_val, x_test: inputs, float32 `(N, C, H, W)` in [0, 1].
+        y_train, y_val, y_test: labels, int64 `(N,)`, each below `num_classes`.
+        classes: the name of each label.
+        credit: who made the data.
+    Raises:
+        ValueError: a part is not as said above; names it.
+
+    Training uses `train`; every choice (early stop, hyperparameters) uses `val`; `test` is for the final figure alone.
+    Each part is in random order, so that its first inputs are a fair sample; MNIST's test part keeps the official one.
+    """
+
+    name: str
+    x_train: Tensor
+    y_train: Tensor
+    x_val: Tensor
+    y_val: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    classes: tuple[str, ...]
+    credit: str
+
+    def __post_init__(self) -> None:
+        for part in ("train", "val", "test"):
+            x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
+            check_images(x, f"x_{part}")
+            if x.ndim != 4 or x.shape[1:] != self.x_train.shape[1:]:
+                raise ValueError(f"x_{part} is {describe(x)}; accepted: (N, C, H, W), alike in all three parts")
+            check_labels(y, x, f"y_{part}")
+            if len(y) and y.max() >= self.num_classes:
+                raise ValueError(f"y_{part} has a label {y.max().item()}; accepted: 0 to {self.num_classes - 1}")
+
+    @classmethod
+    def from_split(
+        cls, name: str, x: Tensor, y: Tensor, *, validation: int, test: int, classes: tuple[str, ...], credit: str
+    ) -> Self:
+        """Split `x` and `y` as `stratified_split` does."""
+        parts = stratified_split(y.numpy(), validation=validation, test=test)
+        return cls(name, *(tensor[part] for part in parts for tensor in (x, y)), classes, credit)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(C, H, W)` of one input."""
+        return tuple(self.x_train.shape[1:])
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels there are."""
+        return len(self.classes)
+
+    def __repr__(self) -> str:
+        return f"Dataset {self.name}: {_sizes(self)}; shape {self.shape}; {self.num_classes} classes"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tabular:
+    """Labeled rows of numbers, in the three parts of a `Dataset`.
+
+    Args:
+        name: what `load` calls it.
+        features: the name of each column.
+        x_train, x_val, x_test: rows, float32 `(N, D)`; the training rows span [0, 1] in every column, so that the
+            others, scaled alike, may leave it a little.
+        y_train, y_val, y_test: labels, int64 `(N,)`.
+        classes: the name of each label.
+        credit: who made the data.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    x_train: Tensor
+    y_train: Tensor
+    x_val: Tensor
+    y_val: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    classes: tuple[str, ...]
+    credit: str
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels there are."""
+        return len(self.classes)
+
+    def __repr__(self) -> str:
+        return f"Tabular {self.name}: {_sizes(self)}; {len(self.features)} features; {self.num_classes} classes"
+
+
+def _sizes(data: Dataset | Tabular) -> str:
+    return f"{len(data.y_train)} train, {len(data.y_val)} validation, {len(data.y_test)} test"
+
+
+def stratified_split(labels: np.ndarray, *, validation: int, test: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Split into training, validation and test, each class in proportion to within two inputs.
+
+    The split depends on the labels alone. NumPy guarantees that `RandomState` never changes its stream, which neither
+    torch, nor scikit-learn, nor NumPy's newer generators do.
+
+    Args:
+        labels: `(N,)`.
+        validation, test: how many inputs these parts get; the training part gets the rest.
+    Returns:
+        The indices of the three parts, int64, in random order.
+    Raises:
+        ValueError: there are fewer labels than the parts ask for.
+
+    >>> [len(part) for part in stratified_split(np.repeat([0, 1], 50), validation=10, test=30)]
+    [60, 10, 30]
+    """
+    if min(validation, test) < 0 or validation + test > len(labels):
+        raise ValueError(f"validation and test are {validation} and {test}; accepted: at most {len(labels)} together")
+    shuffled = np.random.RandomState(SPLIT_SEED).permutation(len(labels)).astype(np.int64)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    tested = _evenly_spaced(len(labels), test)
+    remaining = by_class[~tested]
+    part = np.zeros(len(labels), dtype=int)
+    part[by_class[tested]] = 2
+    part[remaining[_evenly_spaced(len(remaining), validation)]] = 1
+    return tuple(shuffled[part[shuffled] == number] for number in range(3))
+
+
+def _evenly_spaced(length: int, count: int) -> np.ndarray:
+    """A mask with `count` of `length` set, evenly spaced: taken along the classes, each gives its share."""
+    return np.diff(np.arange(length + 1, dtype=np.int64) * count // max(length, 1)) > 0

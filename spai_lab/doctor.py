@@ -1,0 +1,222 @@
+"""What this machine has, and for whatever the workbook misses one line that says what to do.
+
+Needs the standard library alone, so that it also runs where the installation failed. Each function judges what it is
+given; `examine` gives it what this machine has.
+"""
+
+import html
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+SHOWN = ("torch", "numpy", "scikit-learn", "matplotlib", "ipywidgets", "jupyterlab")
+OLDEST_PYTHON, NEWEST_ON_INTEL_MAC = (3, 11), (3, 12)
+INSTALLATION_BYTES, WORKING_BYTES = 3_000_000_000, 500_000_000
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
+PORT = 8888
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row: what was looked at, what is there, and what to do about it, or None where all is well."""
+
+    topic: str
+    value: str
+    action: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Findings that show themselves as a table, in a terminal and in a notebook."""
+
+    findings: tuple[Finding, ...]
+
+    def __str__(self) -> str:
+        width = max((len(finding.topic) for finding in self.findings), default=0)
+        lines = []
+        for finding in self.findings:
+            lines.append(f"{'!' if finding.action else ' '} {finding.topic:<{width}}  {finding.value}")
+            if finding.action:
+                lines.append(f"  {'':<{width}}  -> {finding.action}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{'&#9888; to do' if finding.action else '&#10003; fine'}</td>"
+            f"<th scope='row' style='text-align:left'>{html.escape(finding.topic)}</th>"
+            f"<td style='text-align:left'>{html.escape(finding.value)}"
+            + (f"<br><strong>{html.escape(finding.action)}</strong>" if finding.action else "")
+            + "</td></tr>"
+            for finding in self.findings
+        )
+        return f"<table><caption>What this machine has</caption>{rows}</table>"
+
+
+def python(version: tuple[int, ...], intel_mac: bool = False) -> Finding:
+    """Whether the workbook runs on this Python.
+
+    >>> python((3, 10, 2)).action
+    'Install Python 3.11 or later from https://www.python.org and start again with it.'
+    """
+    value, action = ".".join(map(str, version[:3])), None
+    if version[:2] < OLDEST_PYTHON:
+        action = "Install Python 3.11 or later from https://www.python.org and start again with it."
+    elif intel_mac and version[:2] > NEWEST_ON_INTEL_MAC:
+        action = "torch for Intel Macs needs Python 3.11 or 3.12: start again with one of these."
+    return Finding("Python", value, action)
+
+
+def system(name: str, machine: str) -> Finding:
+    """The operating system and the processor; an Intel Mac gets an older torch."""
+    action = "torch for Intel Macs ends at 2.2: `run.py` installs that, with Python 3.11 or 3.12."
+    return Finding("system", f"{name} on {machine}", action if is_intel_mac(name, machine) else None)
+
+
+def is_intel_mac(name: str, machine: str) -> bool:
+    """Whether these are the names of a Mac with an Intel processor, as `platform` gives them."""
+    return (name, machine) == ("Darwin", "x86_64")
+
+
+def venv_module(there: bool) -> Finding:
+    """Whether this Python can create environments."""
+    action = "Install it: `sudo apt install python3-venv` on Debian and Ubuntu; elsewhere Python from https://www.python.org."
+    return Finding("venv module", "there" if there else "missing", None if there else action)
+
+
+def versions(installed: Mapping[str, str], required: Iterable[str]) -> list[Finding]:
+    """The versions of the main packages, and each package that is missing or outside the project's range.
+
+    Args:
+        installed: names and versions.
+        required: the project's requirements, as in pyproject.toml; those of its extras are left aside.
+    """
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    have = {canonicalize_name(name): version for name, version in installed.items()}
+    findings = {name: Finding(name, have[name]) for name in SHOWN if name in have}
+    for requirement in map(Requirement, required):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        name = canonicalize_name(requirement.name)
+        version = have.get(name)
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            wanted = f"{name}{requirement.specifier}"
+            action = f'The workbook needs {wanted}: `python -m pip install "{wanted}"`.'
+            findings[name] = Finding(name, version or "missing", action)
+    return list(findings.values())
+
+
+def accelerator(cuda_build: str | None, cuda: bool, mps: bool) -> Finding:
+    """What torch computes on.
+
+    Args:
+        cuda_build: the CUDA version that torch was built for, or None for a CPU build.
+        cuda: whether torch sees a GPU of NVIDIA's.
+        mps: whether torch sees one of Apple's.
+    """
+    if cuda:
+        return Finding("accelerator", f"NVIDIA GPU, CUDA {cuda_build}; the chapters use the CPU")
+    if cuda_build:
+        action = "The CPU build saves several GB: delete .venv, set SPAI_TORCH=cpu and start `run.py lab` again."
+        return Finding("accelerator", f"none, but torch is built for CUDA {cuda_build}", action)
+    return Finding("accelerator", f"{'Apple GPU' if mps else 'none'}; the chapters use the CPU")
+
+
+def threads(torch_threads: int | None, cores: int | None) -> Finding:
+    """How many threads torch uses; None where torch is not installed."""
+    used = "" if torch_threads is None else f"torch uses {torch_threads} of "
+    return Finding("threads", f"{used}{cores or 'an unknown number of'} cores")
+
+
+def disk(free: int, needed: int) -> Finding:
+    """Whether the disk has room, both in bytes."""
+    value = f"{free / 1e9:.1f} GB free"
+    action = f"Free some space: about {needed / 1e9:.1f} GB are needed." if free < needed else None
+    return Finding("disk", value, action)
+
+
+def port(number: int, free: bool) -> Finding:
+    """Whether JupyterLab's usual port is free."""
+    action = "Nothing, if a JupyterLab of yours is open; `run.py lab` takes the next free port, `--port` chooses one."
+    return Finding(f"port {number}", "free" if free else "taken", None if free else action)
+
+
+def proxy(environ: Mapping[str, str]) -> Finding:
+    """Whether a proxy stands between this machine and the network, and lets local connections through.
+
+    The proxy's address is not shown: it may hold a password.
+    """
+    lower = {name.lower(): value for name, value in environ.items() if value}
+    named = [name for name in PROXY_VARIABLES if name in lower]
+    if not named:
+        return Finding("proxy", "none")
+    exceptions = {entry.strip() for entry in lower.get("no_proxy", "").split(",")}
+    direct = "*" in exceptions or {"localhost", "127.0.0.1"} <= exceptions
+    action = None if direct else "Set NO_PROXY=localhost,127.0.0.1 so that the browser and JupyterLab reach each other."
+    return Finding("proxy", f"set by {', '.join(named)}", action)
+
+
+def data(found: Mapping[str, Path | str | None]) -> list[Finding]:
+    """Which data is there, as `spai_lab.data.available()` says: a place, None if embedded, or a reason."""
+    findings = []
+    for name, place in found.items():
+        value = "embedded" if place is None else "not here" if isinstance(place, str) else "there"
+        missing = name == "mnist" and value == "not here"
+        action = "`spai-lab fetch` downloads it; until then the embedded digits serve." if missing else None
+        findings.append(Finding(f"data: {name}", value, action))
+    return findings
+
+
+def examine() -> tuple[Finding, ...]:
+    """All findings for this machine."""
+    name, machine = platform.system(), platform.machine()
+    installed = {item.metadata["Name"]: item.version for item in metadata.distributions() if item.metadata["Name"]}
+    findings = [
+        python(sys.version_info, is_intel_mac(name, machine)),
+        system(name, machine),
+        venv_module(all(importlib.util.find_spec(module) for module in ("venv", "ensurepip"))),
+        disk(shutil.disk_usage(Path.cwd()).free, WORKING_BYTES if "torch" in installed else INSTALLATION_BYTES),
+        proxy(os.environ),
+    ]
+    if "JPY_PARENT_PID" not in os.environ:  # in a notebook the port is rightly taken: by its own server
+        findings.append(port(PORT, _is_free(PORT)))
+    if not {"torch", "spai-lab"} <= installed.keys():
+        action = "`python3 run.py lab` installs everything; with conda: `conda env create --file environment.yml`."
+        return *findings, threads(None, os.cpu_count()), Finding("spai_lab", "not installed for this Python", action)
+
+    import torch
+
+    from spai_lab.data import available
+
+    mps = torch.backends.mps.is_available()
+    return (
+        *findings,
+        *versions(installed, metadata.requires("spai-lab") or []),
+        threads(torch.get_num_threads(), os.cpu_count()),
+        accelerator(torch.version.cuda, torch.cuda.is_available(), mps),
+        *data(available()),
+    )
+
+
+def _is_free(number: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", number))
+        except OSError:
+            return False
+    return True
+
+
+def report() -> Report:
+    """This machine's findings as a table; chapter 00 shows it."""
+    return Report(examine())

@@ -1,0 +1,27 @@
+"""Training, reference weights, and the user's cache of trained models.
+
+>>> from spai_lab.training import reference
+>>> reference("lenet", "digits").training
+False
+"""
+
+from spai_lab.training.cache import trained
+from spai_lab.training.loop import Diverged, History, accuracy, fit
+from spai_lab.training.recipes import Adversarial, Recipe, Shift, train
+from spai_lab.training.weights import manifest, prediction_interval, rebuild, reference
+
+__all__ = [
+    "Adversarial",
+    "Diverged",
+    "History",
+    "Recipe",
+    "Shift",
+    "accuracy",
+    "fit",
+    "manifest",
+    "prediction_interval",
+    "rebuild",
+    "reference",
+    "train",
+    "trained",
+]

@@ -1,0 +1,165 @@
+"""How each victim is trained: settings, augmentation, adversarial training. All were chosen on validation data."""
+
+import hashlib
+import json
+import warnings
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from spai_lab.attacks.evasion.gradient import pgd
+from spai_lab.checks import SuspiciousResult, check_count
+from spai_lab.data import Dataset
+from spai_lab.models import build
+from spai_lab.training.loop import History, fit
+
+
+class Perturbation(Protocol):
+    """A frozen dataclass that changes a batch for training; its `repr` says all that determines what it does."""
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Move each image by up to `pixels` in both directions, and fill with zeros: a light augmentation.
+
+    >>> x = torch.zeros(1, 1, 5, 5)
+    >>> x[..., 2, 2] = 1
+    >>> moved = Shift(1)(None, x, None, generator=torch.Generator().manual_seed(0))
+    >>> moved.sum(), moved[..., 1:4, 1:4].sum()
+    (tensor(1.), tensor(1.))
+    """
+
+    pixels: int
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
+        height, width = x.shape[-2:]
+        padded = nn.functional.pad(x, [self.pixels] * 4)
+        down, right = torch.randint(2 * self.pixels + 1, (2, len(x), 1), generator=generator, device=x.device)
+        rows = (down + torch.arange(height, device=x.device))[:, None, :, None]
+        columns = (right + torch.arange(width, device=x.device))[:, None, None, :]
+        image = torch.arange(len(x), device=x.device)[:, None, None, None]
+        channel = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
+        return padded[image, channel, rows, columns]
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    r"""Train on what an attacker would send.
+
+    $\min_\theta \sum_i \max_{\|\delta\|_\infty \le \epsilon} L(f_\theta(x_i + \delta), y_i)$, the inner part by `pgd`.
+
+    Args:
+        eps: radius of the ball in L-inf, in pixel units of [0, 1].
+        steps: steps of `pgd`, from a random start.
+        step_size: size of a step, in pixel units.
+    Reference: Madry et al. 2017, arXiv 1706.06083, equation 2.1; Wong et al. 2020, arXiv 2001.03994, algorithm 3, with
+        one step.
+    """
+
+    eps: float
+    steps: int
+    step_size: float
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
+        with warnings.catch_warnings():
+            # Once an input is learned well, its gradient may vanish: no reason to suspect the training.
+            warnings.simplefilter("ignore", SuspiciousResult)
+            return pgd(model, x, y, eps=self.eps, steps=self.steps, step_size=self.step_size, generator=generator)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that determines how a victim is trained, but the data and the seed.
+
+    Args:
+        victim: what `spai_lab.models.build` calls it.
+        epochs, batch_size, learning_rate, weight_decay, patience: as in `fit`.
+        perturb: changes the batches; a frozen dataclass such as `Shift` or `Adversarial`.
+    """
+
+    victim: str
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    patience: int | None = None
+    perturb: Perturbation | None = None
+
+    def settings(self) -> dict:
+        """The recipe as JSON can hold it."""
+        return asdict(self) | {"perturb": None if self.perturb is None else repr(self.perturb)}
+
+
+REFERENCE = {
+    ("softmax", "digits"): Recipe("softmax", epochs=30, batch_size=32, learning_rate=3e-3),
+    ("mlp", "digits"): Recipe("mlp", epochs=20, batch_size=32, learning_rate=3e-3, perturb=Shift(1)),
+    ("lenet", "digits"): Recipe("lenet", epochs=20, batch_size=32, learning_rate=3e-3, perturb=Shift(1)),
+    ("lenet-robust", "digits"): Recipe(
+        "lenet", epochs=30, batch_size=32, learning_rate=3e-3, perturb=Adversarial(0.2, steps=3, step_size=0.1)
+    ),
+    ("softmax", "mnist"): Recipe("softmax", epochs=5, learning_rate=3e-3),
+    ("mlp", "mnist"): Recipe("mlp", epochs=8, learning_rate=3e-3),
+    ("lenet", "mnist"): Recipe("lenet", epochs=8, learning_rate=4e-3, perturb=Shift(1)),
+    ("lenet-robust", "mnist"): Recipe(
+        "lenet", epochs=8, learning_rate=4e-3, perturb=Adversarial(0.2, steps=3, step_size=0.1)
+    ),
+    ("mlp", "moons"): Recipe("mlp", epochs=50, batch_size=64, learning_rate=1e-2),
+}
+
+
+def train(
+    recipe: Recipe, data: Dataset, *, seed: int = 0, checkpoint: Path | None = None, progress: bool = True
+) -> tuple[nn.Module, History]:
+    """Build a victim and train it.
+
+    Args:
+        recipe: how.
+        data: on what; the test part is not touched.
+        seed: starts the one generator of first weights, shuffling and perturbation.
+        checkpoint, progress: as in `fit`.
+    Returns:
+        the model in evaluation mode, and its history.
+    Raises:
+        ValueError: names the argument.
+    """
+    check_count("seed", seed, low=0)
+    generator = torch.Generator().manual_seed(seed)
+    model = build(recipe.victim, data.shape, data.num_classes, generator=generator)
+    history = fit(
+        model,
+        data.x_train,
+        data.y_train,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        x_val=data.x_val,
+        y_val=data.y_val,
+        patience=recipe.patience,
+        perturb=partial(recipe.perturb, generator=generator) if recipe.perturb else None,
+        generator=generator,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    return model.eval(), history
+
+
+def fingerprint(data: Dataset) -> str:
+    """SHA-256 of every tensor of a data set, with its dtype and shape: equal for equal content alone."""
+    digest = hashlib.sha256()
+    for part in ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test"):
+        tensor = getattr(data, part).contiguous()
+        digest.update(f"{part} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.numpy())
+    return digest.hexdigest()
+
+
+def digest(content: dict) -> str:
+    """SHA-256 of a description that JSON can hold, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,95 @@
+"""The command `spai-lab`: exit statuses, and one sentence where something is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from spai_lab import data, workbook
+from spai_lab.cli import main
+
+
+@pytest.fixture
+def without_mnist(monkeypatch):
+    monkeypatch.setattr(
+        data, "available", lambda: {"digits": None, "mnist": "MNIST is not here", "faces": Path("faces")}
+    )
+
+
+def test_data_tells_what_is_there_and_answers_with_its_status(without_mnist, capsys):
+    assert main(["data"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["digits: embedded", "mnist: MNIST is not here", "faces: faces"]
+    assert main(["data", "digits", "faces"]) == 0
+    assert main(["data", "digits", "mnist"]) == 1
+
+
+def test_an_unknown_data_set_is_named(without_mnist, capsys):
+    assert main(["data", "mnits"]) == 1
+    assert "no data set 'mnits'; there are digits, mnist, faces" in capsys.readouterr().err
+
+
+def test_fetch_says_in_one_line_that_the_digits_serve(without_mnist, monkeypatch, capsys):
+    def fail():
+        raise data.DataUnavailable("no mirror\nanswered")
+
+    monkeypatch.setattr(data, "fetch_mnist", fail)
+    assert main(["fetch"]) == 1
+    assert main(["fetch", "--brief"]) == 1
+    long, short = capsys.readouterr().out.splitlines()
+    assert "the embedded digits serve" in long and "no mirror answered" in long
+    assert "the embedded digits serve" in short and "no mirror" not in short
+
+
+def test_fetch_downloads_what_is_missing_and_nothing_else(without_mnist, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(data, "fetch_mnist", lambda: tmp_path)
+    assert main(["fetch"]) == 0
+    assert str(tmp_path) in capsys.readouterr().out
+    monkeypatch.setattr(data, "available", lambda: {"mnist": tmp_path})
+    assert main(["fetch"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_copy_says_what_is_new(tmp_path, capsys):
+    masters, my = tmp_path / "notebooks", tmp_path / "my"
+    masters.mkdir()
+    master = masters / "00_start_here.ipynb"
+    arguments = ["copy", "--notebooks", str(masters), "--my", str(my)]
+    assert main(arguments) == 1
+    assert "There are no chapters" in capsys.readouterr().out
+    markdown = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# One"}
+    master.write_bytes(workbook.to_bytes({"nbformat": 4, "metadata": {}, "cells": [markdown]}))
+    assert main(arguments) == 0
+    assert "Copied 1 chapter to" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == ""
+    master.write_bytes(workbook.to_bytes({"nbformat": 4, "metadata": {}, "cells": [markdown, {**markdown, "id": "b"}]}))
+    assert main(arguments) == 0
+    assert "00_start_here has changed" in capsys.readouterr().out
+
+
+def test_a_damaged_master_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "00_start_here.ipynb").write_text("{", encoding="utf-8")
+    assert main(["copy", "--notebooks", str(tmp_path), "--my", str(tmp_path / "my")]) == 1
+    assert "is not a notebook" in capsys.readouterr().err
+
+
+def test_notebooks_executes_the_chapters_that_are_named(monkeypatch, capsys):
+    renewed = []
+    monkeypatch.setattr(
+        workbook, "chapters", lambda folder: [Path("00_a.ipynb"), Path("01_b.ipynb"), Path("02_c.ipynb")]
+    )
+    monkeypatch.setattr(workbook, "renew", lambda path: renewed.append(path.stem) or 1)
+    assert main(["notebooks", "01", "02"]) == 0
+    assert main(["notebooks"]) == 0
+    assert renewed == ["01_b", "02_c", "00_a", "01_b", "02_c"]
+    assert main(["notebooks", "17"]) == 1
+    assert "no chapter begins with 17" in capsys.readouterr().err
+
+
+def test_a_failing_chapter_is_a_sentence(monkeypatch, capsys):
+    def fail(path):
+        raise workbook.ChapterError("00_a: ZeroDivisionError: division by zero")
+
+    monkeypatch.setattr(workbook, "chapters", lambda folder: [Path("00_a.ipynb")])
+    monkeypatch.setattr(workbook, "renew", fail)
+    assert main(["notebooks"]) == 1
+    assert "division by zero" in capsys.readouterr().err
