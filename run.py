@@ -383,11 +383,11 @@ def test(options: argparse.Namespace) -> int:
 
 
 def notebooks(options: argparse.Namespace) -> int:
-    return start(package(ensure("test"), "notebooks", *options.extra))
+    return start(package(ensure("test"), "notebooks", *options.names, *options.extra))
 
 
 def models(options: argparse.Namespace) -> int:
-    return start(package(ensure("lab"), "models", *options.extra))
+    return start(package(ensure("lab"), "models", *options.names, *options.extra))
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -423,8 +423,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--offline", action="store_true", help="do not look for MNIST on the network")
     sub = command("test", test, "run what CI runs; where arguments follow --, pytest alone with these")
     sub.add_argument("--full", action="store_true", help="the long tests too")
-    command("notebooks", notebooks, "execute the chapters on MNIST and store their figures")
-    command("models", models, "train the reference weights again")
+    sub = command("notebooks", notebooks, "execute the chapters on MNIST and store their figures")
+    sub.add_argument("names", nargs="*", help="beginnings of chapters' names, such as 02; all if left out")
+    sub = command("models", models, "train the reference weights again, those that are not up to date")
+    sub.add_argument("names", nargs="*", help="models, such as lenet-mnist; all if left out")
     command("bench", bench, "time our attacks against the libraries that users would pick instead")
     command("doctor", doctor, "say what this machine has, and what to do about what it lacks")
     for name in ("survey", "lecture", "book"):

@@ -79,7 +79,24 @@ def _notebooks(options: argparse.Namespace) -> int:
 def _models(options: argparse.Namespace) -> int:
     from spai_lab import training
 
-    training.rebuild()
+    training.rebuild(options.names or None, seeds=options.seeds)
+    return 0
+
+
+def _measure(options: argparse.Namespace) -> int:
+    from spai_lab.survey import measure
+
+    measured = measure.measure(options.name, fresh=options.fresh)
+    print(measure.attack_table(measured))
+    print()
+    print(measure.comparison_table(measure.gradient_attacks_compared(measured)))
+    return 0
+
+
+def _coverage(options: argparse.Namespace) -> int:
+    from spai_lab.survey.coverage import update_readme
+
+    print("README.md is now up to date." if update_readme(options.readme) else "README.md was up to date.")
     return 0
 
 
@@ -102,7 +119,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--my", type=Path, help="the student's folder")
     sub = command("notebooks", _notebooks, "execute the chapters on MNIST and store them with their outputs")
     sub.add_argument("names", nargs="*", help="beginnings of chapters' names, such as 02; all if left out")
-    command("models", _models, "train the reference weights again")
+    sub = command("models", _models, "train the reference weights again, those that are not up to date")
+    sub.add_argument("names", nargs="*", help="models, such as lenet-mnist; all if left out")
+    sub.add_argument("--seeds", type=int, help="how many seeds to train of each")
+    sub = command("measure", _measure, "measure on the whole of MNIST what a chapter shows; interrupted, it continues")
+    sub.add_argument(
+        "name", nargs="?", default="gradient_attacks", choices=["gradient_attacks"], help="what to measure"
+    )
+    sub.add_argument("--fresh", action="store_true", help="measure every row again")
+    sub = command("coverage", _coverage, "write the README's table of methods anew")
+    sub.add_argument("--readme", type=Path, default=Path("README.md"), help="the file with the table")
     return parser
 
 

@@ -190,22 +190,30 @@ def examine() -> tuple[Finding, ...]:
     ]
     if "JPY_PARENT_PID" not in os.environ:  # in a notebook the port is rightly taken: by its own server
         findings.append(port(PORT, _is_free(PORT)))
-    if not {"torch", "spai-lab"} <= installed.keys():
+    try:
+        import torch
+
+        from spai_lab.data import available
+    except ImportError as error:
         action = "`python3 run.py lab` installs everything; with conda: `conda env create --file environment.yml`."
-        return *findings, threads(None, os.cpu_count()), Finding("spai_lab", "not installed for this Python", action)
-
-    import torch
-
-    from spai_lab.data import available
-
+        missing = Finding("spai_lab", f"cannot run on this Python: {error}", action)
+        return *findings, threads(None, os.cpu_count()), missing
     mps = torch.backends.mps.is_available()
     return (
         *findings,
-        *versions(installed, metadata.requires("spai-lab") or []),
+        *versions(installed, _required()),
         threads(torch.get_num_threads(), os.cpu_count()),
         accelerator(torch.version.cuda, torch.cuda.is_available(), mps),
         *data(available()),
     )
+
+
+def _required() -> list[str]:
+    """The project's requirements; none where it runs from its folder without being installed."""
+    try:
+        return metadata.requires("spai-lab") or []
+    except metadata.PackageNotFoundError:
+        return []
 
 
 def _is_free(number: int) -> bool:

@@ -86,13 +86,14 @@ def attack_rows(
         for column, label in enumerate(y.tolist()):
             draw_image(axes[0, column], x[column], said[column], title=f"label {classes[label]}")
             draw_image(axes[1, column], x_adv[column], said_adv[column], role="adversarial")
-            draw_perturbation(axes[2, column], x_adv[column] - x[column], title="")
-        for ax, row in zip(axes[:, 0], ("clean", name, "perturbation"), strict=True):
+            magnification = draw_perturbation(axes[2, column], x_adv[column] - x[column], title="")
+            axes[2, column].set_xlabel(f"× {magnification:.2g}")
+        for ax, row in zip(axes[:, 0], ("clean", name, "magnified"), strict=True):
             ax.set_ylabel(row, fontsize=14)
     return fig
 
 
-def draw_rates(ax: Axes, rates: Mapping[float, Rate], label: str, role: str, line: str = "-") -> None:
+def draw_rates(ax: Axes, rates: Mapping[float, Rate], label: str, role: str, number: int = 0) -> None:
     """A curve of rates with its 95 % intervals as a band.
 
     Args:
@@ -100,13 +101,14 @@ def draw_rates(ax: Axes, rates: Mapping[float, Rate], label: str, role: str, lin
         rates: from the value on the x-axis to the rate there.
         label: the curve's name in the legend.
         role: one of `style.ROLES`; sets color and marker.
-        line: matplotlib's line style, to tell curves of one role apart.
+        number: tells the curves of one role apart, from 0 to 3: by the line's style and a darker shade.
     """
     places = list(rates)
     low, high = zip(*(rate.interval for rate in rates.values()), strict=True)
     values = [rate.value for rate in rates.values()]
-    ax.plot(places, values, line, color=COLORS[role], marker=MARKERS[role], label=label)
-    ax.fill_between(places, low, high, color=COLORS[role], alpha=0.12, linewidth=0)
+    color = sns.dark_palette(COLORS[role], len(LINES) + 1, reverse=True)[number]
+    ax.plot(places, values, LINES[number], color=color, marker=MARKERS[role], label=label)
+    ax.fill_between(places, low, high, color=color, alpha=0.12, linewidth=0)
 
 
 def robustness_curves(
@@ -132,7 +134,7 @@ def robustness_curves(
     with styled():
         for name, rates in curves.items():
             role = roles[name]
-            draw_rates(ax, rates, name, role, LINES[seen.get(role, 0) % len(LINES)])
+            draw_rates(ax, rates, name, role, seen.get(role, 0) % len(LINES))
             seen[role] = seen.get(role, 0) + 1
         if chance is not None:
             ax.axhline(chance, color=COLORS["baseline"], linewidth=1.5, linestyle=":")

@@ -13,7 +13,7 @@ from typing import Self
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
-from IPython.display import HTML, display
+from IPython.display import HTML, Markdown, display
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
@@ -143,26 +143,46 @@ class Backdrop:
             fig.canvas.draw()
         return cls(axes, np.array(fig.canvas.buffer_rgba()))
 
-    def picture(self, **places: tuple[float, float, float, float]) -> tuple[Figure, dict[str, Axes]]:
-        """A new figure that shows the backdrop, with axes over it at `places`, as in `panels`."""
+    def picture(self) -> Figure:
+        """A new figure that shows the backdrop."""
         height, width, _ = self.pixels.shape
-        fig, axes = panels(width / SETTINGS["figure.dpi"], height / SETTINGS["figure.dpi"], **places)
-        fig.add_artist(Pixels(self.pixels))
-        return fig, axes
+        fig, _ = panels(width / SETTINGS["figure.dpi"], height / SETTINGS["figure.dpi"])
+        fig.add_artist(Pixels(self.pixels, 0, 0, zorder=-1))
+        return fig
+
+    def lay_image(self, fig: Figure, name: str, colors: np.ndarray, gid: str | None = None) -> None:
+        """Fill the axes `name` with an image of sharp pixels, which is several times faster than `imshow`.
+
+        Args:
+            fig: a picture of this backdrop.
+            name: one of its axes.
+            colors: `(H, W, 4)`, uint8, such as `image_colors` gives.
+            gid: what to call the image in the figure.
+        """
+        left, bottom, right, top = self.axes[name].bbox.extents.round().astype(int)
+        rows = np.arange(top - bottom) * colors.shape[0] // (top - bottom)
+        columns = np.arange(right - left) * colors.shape[1] // (right - left)
+        fig.add_artist(Pixels(colors[rows][:, columns], left, bottom, gid=gid))
 
 
 class Pixels(Artist):
-    """Finished pixels that fill a figure from behind, copied rather than resampled."""
+    """Finished pixels at a place of a figure, copied rather than resampled.
 
-    def __init__(self, pixels: np.ndarray) -> None:
+    Args:
+        pixels: `(height, width, 4)`, uint8.
+        left, bottom: the place, in screen pixels from the lower left corner.
+        properties: of any matplotlib artist.
+    """
+
+    def __init__(self, pixels: np.ndarray, left: int, bottom: int, **properties: object) -> None:
         super().__init__()
-        self.upward = pixels[::-1]
-        self.set_zorder(-1)
+        self.pixels, self.left, self.bottom = pixels, left, bottom
+        self.set(**properties)
 
     def draw(self, renderer: RendererBase) -> None:
         """Copy the pixels to the renderer, which counts rows from below."""
         context = renderer.new_gc()
-        renderer.draw_image(context, 0, 0, self.upward)
+        renderer.draw_image(context, self.left, self.bottom, self.pixels[::-1])
         context.restore()
 
 
@@ -171,6 +191,31 @@ def pixels(x: Tensor) -> np.ndarray:
     if x.ndim != 3 or x.shape[0] not in (1, 3):
         raise ValueError(f"x is {describe(x)}; accepted: one image of shape (1, H, W) or (3, H, W)")
     return x.detach().cpu()[0].numpy() if x.shape[0] == 1 else x.detach().cpu().permute(1, 2, 0).numpy()
+
+
+def image_colors(x: Tensor) -> np.ndarray:
+    """One image `(1, H, W)` or `(3, H, W)` in [0, 1] as colors `(H, W, 4)`, uint8."""
+    levels = pixels(x)
+    if levels.ndim == 2:
+        return mpl.colormaps["gray"](levels, bytes=True)
+    return np.dstack([255 * levels, np.full(levels.shape[:2], 255)]).round().astype(np.uint8)
+
+
+def magnified(delta: Tensor) -> tuple[np.ndarray, float, str]:
+    """One perturbation, scaled so that its largest change is 1; channels are averaged.
+
+    Args:
+        delta: `(1, H, W)` or `(3, H, W)`, in pixel units.
+    Returns:
+        the scaled changes `(H, W)` in [-1, 1], the factor (1 for a perturbation of zero), and the factor in words.
+
+    >>> magnified(torch.full((1, 2, 2), 0.25))[2]
+    'magnified × 4'
+    """
+    change = delta.detach().cpu().mean(0).numpy()
+    largest = float(np.abs(change).max())
+    factor = 1 / largest if largest > 0 else 1.0
+    return change * factor, factor, f"magnified × {factor:.3g}" if largest > 0 else "no change"
 
 
 def draw_image(ax: Axes, x: Tensor, says: str = "", *, role: str = "clean", title: str = "") -> None:
@@ -200,22 +245,20 @@ def draw_perturbation(ax: Axes, delta: Tensor, *, title: str = "perturbation") -
     Returns:
         the magnification: 1 / largest change, or 1 for a perturbation of zero.
     """
-    change = delta.detach().cpu().mean(0).numpy()
-    largest = float(np.abs(change).max())
-    magnification = 1 / largest if largest > 0 else 1.0
-    ax.imshow(change * magnification, cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest")
+    change, magnification, said = magnified(delta)
+    ax.imshow(change, cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest")
     frame(ax, "adversarial")
     ax.set_title(title, loc="center")
-    ax.set_xlabel(f"magnified × {magnification:.3g}" if largest > 0 else "no change")
+    ax.set_xlabel(said)
     return magnification
 
 
-def frame(ax: Axes, role: str) -> None:
-    """A frame around an image, in the color of its role, without ticks."""
+def frame(ax: Axes, role: str, *, width: float = 3) -> None:
+    """A frame around an image, in the color of its role, without ticks; its inner half lies over the image."""
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():
-        spine.set(visible=True, color=COLORS[role], linewidth=3)
+        spine.set(visible=True, color=COLORS[role], linewidth=width)
 
 
 def to_png(fig: Figure) -> bytes:
@@ -244,3 +287,24 @@ def show(fig: Figure, caption: str, alt: str) -> None:
     png = base64.b64encode(to_png(fig)).decode()
     display({"image/png": png, "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
     display(HTML(f"<p style='font-size: 1.05em; max-width: 60em'>{html.escape(caption)}</p>"))
+
+
+def say(text: str) -> None:
+    """Display a sentence whose numbers a cell has computed; Markdown and formulas are set."""
+    display(Markdown(text))
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Display a table, numbers that a cell has computed.
+
+    Args:
+        columns: the headings.
+        rows: of as many entries each.
+    Raises:
+        ValueError: a row has another length.
+    """
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(f"rows has one of {len(row)} entries; accepted: {len(columns)}, one for each column")
+    lines = [columns, ["---"] * len(columns), *rows]
+    say("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))

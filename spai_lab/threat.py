@@ -57,7 +57,8 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
 def project(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
     r"""The point of the ball around `x` nearest to `x_adv`, then clipped to the range of images.
 
-    L-inf: $\mathrm{clip}(x', x - \epsilon, x + \epsilon)$. L2: $x + \delta \min(1, \epsilon / \|\delta\|_2)$.
+    With $\delta = x' - x$, L-inf: $x + \mathrm{clip}(\delta, -\epsilon, \epsilon)$;
+    L2: $x + \delta \min(1, \epsilon / \|\delta\|_2)$.
     Clipping to [0, 1] afterwards never leaves the ball, since `x` itself is in [0, 1].
 
     Args:
@@ -76,9 +77,9 @@ def project(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
     """
     check_ball(x, eps, norm)
     check_like("x_adv", x_adv, x)
-    if norm == "linf":
-        return torch.clamp(x_adv, x - eps, x + eps).clamp(0, 1)
     delta = x_adv - x
+    if norm == "linf":
+        return (x + delta.clamp(-eps, eps)).clamp(0, 1)
     scale = (eps / norms(delta, norm).clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
     return (x + delta * per_image(scale, x)).clamp(0, 1)
 
@@ -216,7 +217,7 @@ def checked(gradient: Gradient) -> Gradient:
         check_like("what gradient returns", g, x)
         if not g.sum().isfinite():
             raise ValueError("gradient returns NaN or infinite values; accepted: finite gradients")
-        zeros = len(x) - int(g.flatten(1).any(1).sum()) if first else 0
+        zeros = int((g.flatten(1).abs().amax(1) == 0).sum()) if first else 0
         first = False
         if zeros:
             warn_suspicious(

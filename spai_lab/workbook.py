@@ -163,7 +163,8 @@ def _free_name(path: Path, today: date) -> Path:
 def normalize(notebook: Mapping) -> dict:
     """The notebook without what differs from run to run or from machine to machine; counts and outputs stay.
 
-    Widget state and live views go, their pictures stay; so go times, progress bars, addresses and editors' metadata.
+    Widget state, live views and styled pages go where a picture stands beside them; so go times, progress bars,
+    addresses and editors' metadata.
 
     Args:
         notebook: a notebook of format 4, which is left as it is.
@@ -213,6 +214,8 @@ def _clean_output(output: dict) -> dict | None:
     data = dict(output["data"])
     if data.pop(WIDGET, None) is not None and set(data) <= {"text/plain"}:
         return None
+    if "image/png" in data:
+        data.pop("text/html", None)  # a code host would show it, without its styles, and hide the picture
     if "text/plain" in data:
         data["text/plain"] = _lines(ADDRESS.sub(r"\1>", _text(data["text/plain"])))
     return {**output, "data": data}

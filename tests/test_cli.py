@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spai_lab import data, workbook
+from spai_lab import data, training, workbook
 from spai_lab.cli import main
 
 
@@ -83,6 +83,14 @@ def test_notebooks_executes_the_chapters_that_are_named(monkeypatch, capsys):
     assert renewed == ["01_b", "02_c", "00_a", "01_b", "02_c"]
     assert main(["notebooks", "17"]) == 1
     assert "no chapter begins with 17" in capsys.readouterr().err
+
+
+def test_models_trains_what_is_named(monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "rebuild", lambda names, seeds: asked.append((names, seeds)))
+    assert main(["models"]) == 0
+    assert main(["models", "lenet-digits", "--seeds", "5"]) == 0
+    assert asked == [(None, None), (["lenet-digits"], 5)]
 
 
 def test_a_failing_chapter_is_a_sentence(monkeypatch, capsys):

@@ -291,6 +291,25 @@ def test_the_program_parses_on_old_pythons_and_needs_the_standard_library_alone(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "started"),
+    [
+        (["notebooks", "02"], ["-m", "spai_lab", "notebooks", "02"]),
+        (
+            ["models", "lenet-digits", "--", "--seeds", "5"],
+            ["-m", "spai_lab", "models", "lenet-digits", "--seeds", "5"],
+        ),
+        (["bench", "--", "--quick"], ["-m", "benchmarks", "--quick"]),
+    ],
+)
+def test_the_other_commands_hand_on_what_they_are_given(run, monkeypatch, arguments, started):
+    commands = []
+    monkeypatch.setattr(run, "ensure", lambda stage: Path("python"))
+    monkeypatch.setattr(run, "start", lambda command: commands.append(command[1:]) or 0)
+    assert run.main(arguments) == 0
+    assert commands == [started]
+
+
+@pytest.mark.parametrize(
     "line", ["=== no tests ran in 0.01s ===", "3 passed in 1.25s", "== 2 errors in 61.00s (0:01:01) =="]
 )
 def test_closing_lines_in_all_their_forms(run, line):

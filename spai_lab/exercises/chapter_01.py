@@ -23,8 +23,9 @@ def pixels(seed: int) -> Tensor:
 def my_normalize_inside(model, mean, std):
     """A victim that takes pixels: a function from images in [0, 1] to logits.
 
-    model: expects normalized images, (pixel - mean) / std; mean, std: two numbers.
-    Returns something that can be called with images (N, C, H, W) in [0, 1], and can be differentiated.
+    model: expects normalized images, (pixel - mean) / std.
+    mean, std: two numbers.
+    Returns a function, or a module, through which gradients come.
     """
 
     def victim(x):
@@ -114,7 +115,9 @@ UNITS = ("pixels", "gray levels", "normalized")
 def my_eps_in_pixels(eps, unit, mean, std):
     """The same radius in pixel units of [0, 1].
 
-    eps: a radius; unit: "pixels" ([0, 1]), "gray levels" (0 to 255) or "normalized" ((pixel - mean) / std).
+    eps: a radius.
+    unit: "pixels" for [0, 1], "gray levels" for 0 to 255,
+        or "normalized" for (pixel - mean) / std.
     Returns a number.
     """
     if unit == "gray levels":
@@ -197,10 +200,11 @@ eps_in_pixels = Exercise(
 
 
 def my_success_rate(model, x, x_adv, y, target=None):
-    """The share of images that an attack turned, of those that the model had right before.
+    """The share of images that an attack turned, of those that were right before.
 
-    model: images to logits; x: clean images; x_adv: the same images after the attack; y: true labels (N,).
-    target: the classes that the attacker wants (N,), or None where any wrong class will do.
+    model: images to logits (N, K); y: true labels (N,).
+    x: clean images; x_adv: the same images after the attack.
+    target: the classes that the attacker wants (N,); None: any wrong class will do.
     Returns a number from 0 to 1; 0 if the model had none right.
     """
     right = model(x).argmax(1) == y

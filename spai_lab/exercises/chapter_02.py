@@ -60,10 +60,11 @@ def leaves_the_set(result: np.ndarray, x: Tensor, eps: float, **others: object) 
 
 
 def my_fgsm(model, x, y, eps):
-    """One step of length eps up the loss, by the sign of the gradient, clipped to [0, 1].
+    """One step of length eps up the loss, by the sign of the gradient.
 
-    model: images (N, C, H, W) in [0, 1] to logits (N, K); x: images; y: labels (N,); eps: radius in pixel units.
-    Returns x_adv, like x.
+    model: images (N, C, H, W) in [0, 1] to logits (N, K).
+    x: images; y: labels (N,); eps: radius, in pixel units.
+    Returns x_adv, like x, in [0, 1].
     """
     x = x.clone().requires_grad_()
     loss = F.cross_entropy(model(x), y)
@@ -161,9 +162,10 @@ fgsm = Exercise(
 
 
 def my_project(x_adv, x, eps):
-    """The point nearest to x_adv that is within eps of x in every pixel, and in [0, 1].
+    """The point nearest to x_adv, within eps of x in every pixel and in [0, 1].
 
-    x_adv: candidates (N, C, H, W), anywhere; x: clean images in [0, 1]; eps: radius in pixel units.
+    x_adv: candidates (N, C, H, W), anywhere; x: clean images in [0, 1].
+    eps: radius, in pixel units.
     Returns a tensor like x.
     """
     delta = (x_adv - x).clamp(-eps, eps)
@@ -248,11 +250,12 @@ project = Exercise(
 
 
 def my_pgd(model, x, y, eps, step_size, steps):
-    """Projected gradient descent in L-inf, started at x: step up the loss, back into the ball, repeat.
+    """From x: step up the loss, come back into the ball, repeat.
 
-    model: images (N, C, H, W) in [0, 1] to logits (N, K); x: images; y: labels (N,).
-    eps: radius; step_size: length of a step, both in pixel units; steps: how many.
-    Returns x_adv, like x.
+    model: images (N, C, H, W) in [0, 1] to logits (N, K).
+    x: images; y: labels (N,); eps: radius, in pixel units.
+    step_size: length of a step, in pixel units; steps: how many.
+    Returns x_adv, like x, in [0, 1] and within eps of x.
     """
     x_adv = x
     for _ in range(steps):

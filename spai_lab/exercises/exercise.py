@@ -134,25 +134,23 @@ def judge(exercise: Exercise, answer: object) -> Feedback:
     Returns:
         feedback that a notebook shows.
     """
-    if exercise.wants_number and not callable(answer):
-        number = answer
-        attempted, answer = number is not None and number is not ..., lambda: number
-    elif callable(answer) and not exercise.wants_number:
-        attempted = True
-    else:
+    if callable(answer) == exercise.wants_number:
         kind = "the number itself" if exercise.wants_number else "the function itself, without parentheses"
         return feedback(exercise, "wrong", f"Pass {kind}: `check.{exercise.name}(my_{exercise.name})`.")
+    unanswered = feedback(exercise, "open", f'Write `my_{exercise.name}`; `hint("{exercise.name}")` helps.')
+    if exercise.wants_number and (answer is None or answer is ...):
+        return unanswered
+    function = (lambda: answer) if exercise.wants_number else answer
+    truths = [as_array(exercise.truth(**case)) for case in exercise.cases()]
+    cases = exercise.cases()
     try:
-        if not attempted:
-            raise NotImplementedError
-        results = [attempt(exercise, answer, case) for case in exercise.cases()]
+        results = [attempt(exercise, function, case, truth) for case, truth in zip(cases, truths, strict=True)]
     except NotImplementedError:
-        return feedback(exercise, "open", f'Write `my_{exercise.name}`; `hint("{exercise.name}")` helps.')
+        return unanswered
     except Fault as fault:
         return feedback(exercise, "wrong", str(fault))
-    truths = [as_array(exercise.truth(**case)) for case in exercise.cases()]
     if agree(results, truths, exercise.tolerance):
-        return feedback(exercise, "passed", *remarks(exercise, answer))
+        return feedback(exercise, "passed", *remarks(cases))
     return feedback(exercise, "wrong", diagnosis(exercise, results, truths))
 
 
@@ -166,8 +164,8 @@ def feedback(exercise: Exercise, verdict: str, *sentences: str) -> Feedback:
     return Feedback(plain, html=panel(title, *map(as_html, lines), color=color), verdict=verdict)
 
 
-def attempt(exercise: Exercise, answer: Callable, case: Case) -> np.ndarray:
-    """The answer's result on one case, as an array of the right shape.
+def attempt(exercise: Exercise, answer: Callable, case: Case, truth: np.ndarray) -> np.ndarray:
+    """The answer's result on one case, as an array of the shape of the truth.
 
     Raises:
         Fault: it crashes, changes what is not its own, or returns something of another kind.
@@ -186,7 +184,7 @@ def attempt(exercise: Exercise, answer: Callable, case: Case) -> np.ndarray:
         raise Fault(crash(error, case)) from error
     after = snapshot(case)
     for name, value in before.items():
-        if not torch.equal(value, after[name]):
+        if name not in after or value.dtype != after[name].dtype or not torch.equal(value, after[name]):
             raise Fault(
                 f"It changes `{name}`, which belongs to the caller: work on a copy, such as `{name}.clone()`, and "
                 "beware of what writes in place (`+=`, `clamp_`, `[...] =`)."
@@ -196,7 +194,7 @@ def attempt(exercise: Exercise, answer: Callable, case: Case) -> np.ndarray:
             "It changes the global random state, so that whatever the caller draws next is another number: draw from a "
             "`torch.Generator` of your own."
         )
-    return of_right_kind(result, as_array(exercise.truth(**case)))
+    return of_right_kind(result, truth)
 
 
 def snapshot(case: Case) -> dict[str, Tensor]:
@@ -230,7 +228,7 @@ def crash(error: Exception, case: Case) -> str:
 
 def as_array(value: object) -> np.ndarray:
     """A number, array or tensor as float64."""
-    value = value.detach().cpu() if isinstance(value, Tensor) else value
+    value = value.detach().cpu().double().numpy() if isinstance(value, Tensor) else value
     return np.asarray(value, dtype=np.float64)
 
 
@@ -297,18 +295,17 @@ def difference(result: np.ndarray, truth: np.ndarray, case: Case) -> str:
     return f"At `[{at}]` of the result it gives {result[worst]:.4g}; expected {truth[worst]:.4g}{given}."
 
 
-def remarks(exercise: Exercise, answer: Callable) -> list[str]:
-    """What a right answer leaves behind and might tidy."""
-    case = exercise.cases()[0]
-    exercise.call(answer, **case)
-    models = [model for model in case.values() if isinstance(model, nn.Module)]
+def remarks(cases: Sequence[Case]) -> list[str]:
+    """What a right answer has left behind in the cases it was tried on, and might tidy."""
+    given = [value for case in cases for value in case.values()]
+    weights = [weight for model in given if isinstance(model, nn.Module) for weight in model.parameters()]
     said = []
-    if any(weight.grad is not None for model in models for weight in model.parameters()):
+    if any(weight.grad is not None for weight in weights):
         said.append(
             "One thing to tidy: `backward()` also left gradients in the model's weights, where they would add to the "
             "next training step; `torch.autograd.grad(loss, x)` gives the one that you need."
         )
-    if any(isinstance(value, Tensor) and value.requires_grad for value in case.values()):
+    if any(isinstance(value, Tensor) and value.requires_grad for value in given):
         said.append("One thing to tidy: the caller's tensor now has `requires_grad` on; switch it on for a copy.")
     return said
 

@@ -12,9 +12,12 @@ from spai_lab.survey.regions import LAYOUT, MARKS, MEANING, Region, shade, short
 from spai_lab.survey.taxonomy import CHAPTERS, Row, load_taxonomy, rows_of
 from spai_lab.workbook import notebooks_folder
 
+# JupyterLab acts on arrow keys itself unless the focused element carries this.
+OWN_KEYS = 'data-lm-suppress-shortcuts="true"'
+
 WHO = {
     "white-box": "white-box attacker",
-    "grey-box": "grey-box attacker",
+    "gray-box": "gray-box attacker",
     "black-box": "black-box attacker",
     "user": "a user attacks",
     "silo": "an information silo attacks",
@@ -29,12 +32,13 @@ CSS = """
 .spai-map-filters select,.spai-map-filters input{font-size:15px;padding:3px 6px;accent-color:#333}
 .spai-map-line{display:grid;grid-auto-flow:column;grid-auto-columns:minmax(0,1fr);gap:12px;margin-bottom:12px}
 @media (max-width:700px){.spai-map-line{grid-auto-flow:row}}
-.spai-map h3{font-size:19px;font-weight:700;margin:14px 0 6px;color:inherit}
+.spai-map.spai-map p{margin:0}
+.spai-map.spai-map .spai-map-half{font-size:19px;margin:14px 0 6px}
 .spai-map-region{position:relative;background:var(--tint);border-radius:10px;padding:10px 12px}
-.spai-map-region h4{font-size:17px;font-weight:700;margin:0;display:flex;justify-content:space-between;color:inherit}
+.spai-map-title{font-size:17px;display:flex;justify-content:space-between}
 .spai-map-region small{font-weight:normal;font-size:14px}
-.spai-map-region p{margin:2px 0 8px;color:#333}
-.spai-map ul{list-style:none;margin:0;padding:0;display:flex;flex-wrap:wrap;gap:5px}
+.spai-map.spai-map .spai-map-sentence{margin:2px 0 8px;color:#333}
+.spai-map.spai-map ul{list-style:none;margin:0;padding:0;display:flex;flex-wrap:wrap;gap:5px}
 .spai-map li{margin:0;transition:opacity .2s}
 .spai-map-chip{display:block;padding:2px 8px;font-size:14px;cursor:default;
 border:1.5px solid var(--edge);border-radius:8px}
@@ -45,7 +49,8 @@ border:1.5px solid var(--edge);border-radius:8px}
 .spai-map-card{display:none;position:absolute;inset:8px 0 auto;min-height:50px;padding:0 12px;background:var(--tint);
 pointer-events:none}
 .spai-map-chip:hover+.spai-map-card,.spai-map-chip:focus-visible+.spai-map-card{display:block}
-.spai-map .spai-map-chapters{display:grid;grid-template-columns:repeat(auto-fit,minmax(215px,1fr));gap:4px 16px}
+.spai-map.spai-map .spai-map-chapters{display:grid;gap:4px 16px;
+grid-template-columns:repeat(auto-fit,minmax(215px,1fr))}
 .spai-map-chapters li{color:#555}
 """
 
@@ -107,7 +112,7 @@ def map_html(rows: Sequence[Row], chapters: frozenset[str]) -> str:
     False
     """
     blocks = "".join(
-        f"<h3>{escape(title)}</h3>"
+        _title_html(title)
         + "".join(
             '<div class="spai-map-line">'
             + "".join(_region_html(region, rows_of(rows, region.part), chapters) for region in line)
@@ -118,7 +123,7 @@ def map_html(rows: Sequence[Row], chapters: frozenset[str]) -> str:
     )
     return (
         f"<style>{_css()}</style>"
-        '<form class="spai-map" data-lm-suppress-shortcuts="true" aria-label="The survey\'s map">'
+        '<form class="spai-map" aria-label="The survey\'s map">'
         '<button type="submit" disabled hidden></button>'
         f'<div class="spai-map-head"><strong>{escape(summary(rows))}</strong>{_filters_html()}</div>'
         f"{blocks}{_chapters_html(chapters)}</form>"
@@ -130,8 +135,9 @@ def _region_html(region: Region, rows: Sequence[Row], chapters: frozenset[str]) 
     count = f"{sum(row.runnable for row in rows)} of {len(rows)}"
     return (
         f'<section class="spai-map-region spai-map-{region.role}">'
-        f"<h4>{escape(region.title)} <small>{count}</small></h4>"
-        f"<p>{escape(region.sentence)}</p><ul>{chips}</ul></section>"
+        f'<p class="spai-map-title" role="heading" aria-level="4"><strong>{escape(region.title)}</strong> '
+        f"<small>{count}</small></p>"
+        f'<p class="spai-map-sentence">{escape(region.sentence)}</p><ul>{chips}</ul></section>'
     )
 
 
@@ -149,7 +155,7 @@ def _chip_html(row: Row, linked: bool) -> str:
 
 def _filters_html() -> str:
     status = "".join(
-        f'<label><input type="radio" name="status" value="{value}"{checked}> {label}</label>'
+        f'<label><input {OWN_KEYS} type="radio" name="status" value="{value}"{checked}> {label}</label>'
         for value, label, checked in (
             ("all", "everything", " checked"),
             *((status, f"{MARKS[status]} {meaning}", "") for status, meaning in MEANING.items()),
@@ -162,8 +168,8 @@ def _filters_html() -> str:
     who = "".join(f'<option value="who-{word}" label="{label}"></option>' for word, label in WHO.items())
     return (
         f'<span class="spai-map-filters">{status}'
-        f'<select aria-label="Chapter"><option label="every chapter"></option>{chapters}</select>'
-        f'<select aria-label="Who acts"><option label="every attacker, the defender"></option>{who}</select></span>'
+        f'<select {OWN_KEYS} aria-label="Chapter"><option label="every chapter"></option>{chapters}</select>'
+        f'<select {OWN_KEYS} aria-label="Who acts"><option label="everybody who acts"></option>{who}</select></span>'
     )
 
 
@@ -172,7 +178,11 @@ def _chapters_html(chapters: frozenset[str]) -> str:
         label = f"<b>{chapter[:2]}</b> {CHAPTERS[chapter]}"
         return f'<li><a href="{chapter}.ipynb">{label}</a></li>' if chapter in chapters else f"<li>{label}</li>"
 
-    return f'<h3>Chapters</h3><ul class="spai-map-chapters">{"".join(map(item, CHAPTERS))}</ul>'
+    return f'{_title_html("Chapters")}<ul class="spai-map-chapters">{"".join(map(item, CHAPTERS))}</ul>'
+
+
+def _title_html(title: str) -> str:
+    return f'<p class="spai-map-half" role="heading" aria-level="3"><strong>{escape(title)}</strong></p>'
 
 
 def _css() -> str:

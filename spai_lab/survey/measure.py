@@ -20,7 +20,7 @@ from spai_lab.attacks.evasion import fgsm, pgd
 from spai_lab.data import load
 from spai_lab.files import data_folder, write_atomically
 from spai_lab.metrics import Rate, accuracy_rate
-from spai_lab.training import reference
+from spai_lab.training import manifest, reference
 
 ATTACKS: dict[str, Callable[..., Tensor] | None] = {"none": None, "fgsm": fgsm, "pgd": pgd}
 
@@ -54,13 +54,21 @@ def results_file(name: str) -> Path:
     return data_folder() / "results" / f"{name}.json"
 
 
-def measure(name: str, jobs: tuple[Job, ...] = GRADIENT_ATTACKS, *, seed: int = 0, file: Path | None = None) -> dict:
+def measure(
+    name: str,
+    jobs: tuple[Job, ...] = GRADIENT_ATTACKS,
+    *,
+    seed: int = 0,
+    fresh: bool = False,
+    file: Path | None = None,
+) -> dict:
     """Measure the accuracy that each job leaves on MNIST's test images, and keep it on disk.
 
     Args:
         name: of the measurement; names the file.
         jobs: what to measure.
         seed: of the attacks' random starts.
+        fresh: measure every job again, and forget an earlier run.
         file: where to keep it; None takes `results_file(name)`.
     Returns:
         the measurement: `data`, `seed`, `versions`, `machine`, and `rows`, each a job with `hits` of `trials`.
@@ -69,8 +77,11 @@ def measure(name: str, jobs: tuple[Job, ...] = GRADIENT_ATTACKS, *, seed: int = 
     """
     data = load("mnist")
     file = results_file(name) if file is None else file
-    head = {"name": name, "data": data.name, "seed": seed, "versions": {"torch": torch.__version__.split("+")[0]}}
-    rows = earlier_rows(file, head)
+    models = sorted({job.model for job in jobs})
+    weights = {model: manifest()["models"][f"{model}-mnist"]["sha256"] for model in models}
+    versions = {"torch": torch.__version__.split("+")[0]}
+    head = {"name": name, "data": data.name, "seed": seed, "versions": versions, "weights": weights}
+    rows = [] if fresh else earlier_rows(file, head)
     for job in tqdm(jobs, desc=name, unit="row"):
         if any(all(row[key] == value for key, value in asdict(job).items()) for row in rows):
             continue

@@ -49,12 +49,12 @@ SHAPES = {
 }
 
 # For attacks on Secure AI, what the method reads of its victim: parameters or gradients (white-box), answers or nothing
-# at all (black-box), something in between, such as a network that resembles the victim (grey-box). For threats, who
+# at all (black-box), something in between, such as a network that resembles the victim (gray-box). For threats, who
 # attacks; for differential privacy, the level at which the noise enters; for cryptography, the family. A row may name
 # several: "HE, MPC".
 ACCESS = {
     "evasion": ("white-box", "black-box"),
-    "poisoning": ("white-box", "grey-box", "black-box"),
+    "poisoning": ("white-box", "gray-box", "black-box"),
     "defenses against evasion": ("defender",),
     "defenses against poisoning": ("defender",),
     "threats": ("user", "silo", "provider"),

@@ -1,6 +1,5 @@
 """The user's cache of trained models: whoever asks twice for the same training waits once."""
 
-import hashlib
 import json
 import warnings
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -15,8 +14,9 @@ from spai_lab.checks import check_choice, check_count, check_flag, describe
 from spai_lab.data import Dataset, load
 from spai_lab.files import cache_folder, write_atomically
 from spai_lab.models import VICTIMS, build
+from spai_lab.training.digests import digest_settings, digest_tensors
 from spai_lab.training.loop import History
-from spai_lab.training.recipes import REFERENCE, Recipe, digest, fingerprint, train
+from spai_lab.training.recipes import REFERENCE, Recipe, fingerprint, train
 
 TRAINING_VERSION = 1  # raise it when the same settings begin to give another model
 
@@ -91,7 +91,7 @@ def cached(recipe: Recipe, data: Dataset, *, seed: int, progress: bool = True) -
 def model_key(recipe: Recipe, data: Dataset, seed: int) -> str:
     """SHA-256 of everything that determines a trained model."""
     weights = build(recipe.victim, data.shape, data.num_classes).state_dict()
-    return digest(
+    return digest_settings(
         {
             "version": TRAINING_VERSION,
             "torch": torch.__version__,
@@ -112,7 +112,7 @@ def history_of(metadata: dict[str, str]) -> History:
 def packed(model: nn.Module, metadata: dict[str, str]) -> bytes:
     """A model's weights as safetensors, with their own SHA-256 in the metadata."""
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    return save(weights, {**metadata, "sha256": weights_digest(weights)})
+    return save(weights, {**metadata, "sha256": digest_weights(weights)})
 
 
 def fill(model: nn.Module, path: Path) -> dict[str, str]:
@@ -124,7 +124,7 @@ def fill(model: nn.Module, path: Path) -> dict[str, str]:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
-    if weights_digest(weights) != metadata.get("sha256"):
+    if digest_weights(weights) != metadata.get("sha256"):
         raise ValueError("its SHA-256 differs")
     try:
         model.load_state_dict(weights)
@@ -133,10 +133,6 @@ def fill(model: nn.Module, path: Path) -> dict[str, str]:
     return metadata
 
 
-def weights_digest(weights: dict[str, Tensor]) -> str:
-    """SHA-256 of names, shapes and values."""
-    content = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        content.update(tensor.contiguous().numpy())
-    return content.hexdigest()
+def digest_weights(weights: dict[str, Tensor]) -> str:
+    """SHA-256 of weights, whatever their order."""
+    return digest_tensors(dict(sorted(weights.items())))

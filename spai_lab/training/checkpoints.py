@@ -1,5 +1,7 @@
 """What a training run must keep to go on, after an interruption, as if there had been none."""
 
+import contextlib
+import hashlib
 import io
 import warnings
 from dataclasses import asdict, dataclass, field
@@ -53,12 +55,13 @@ def save(
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
 ) -> None:
-    """Write the checkpoint; where that fails, warn and let the training go on."""
-    content = io.BytesIO()
+    """Write the checkpoint, led by its SHA-256; where that fails, warn and let the training go on."""
+    buffer = io.BytesIO()
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "generator": generator.get_state()}
-    torch.save({"settings": settings, "run": asdict(run), **state}, content)
+    torch.save({"settings": settings, "run": asdict(run), **state}, buffer)
+    content = buffer.getvalue()
     try:
-        write_atomically(Path(path), content.getvalue())
+        write_atomically(Path(path), hashlib.sha256(content).digest() + content)
     except OSError as error:
         warnings.warn(f"{path} cannot be written ({error}): an interrupted training starts again.", stacklevel=3)
 
@@ -76,22 +79,25 @@ def restore(
     path = Path(path)
     if not path.exists():
         return Run()
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        run = Run(**state["run"])
-    except Exception as error:  # torch.load raises half a dozen types, depending on which byte is wrong
+    stored = path.read_bytes()
+    size = hashlib.sha256().digest_size
+    checksum, content = stored[:size], stored[size:]
+    if hashlib.sha256(content).digest() != checksum:
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)
-        warnings.warn(
-            f"{path} is no usable checkpoint ({type(error).__name__}): it is now {aside.name}, and training starts "
-            "from the beginning.",
-            stacklevel=3,
-        )
+        warnings.warn(f"{path} is damaged: it is now called {aside.name}, and the training starts again.", stacklevel=3)
         return Run()
+    state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if state["settings"] != settings or {name: tensor.shape for name, tensor in state["model"].items()} != shapes:
         raise ValueError(f"checkpoint is {str(path)!r}, which another run wrote; accepted: a new path, or delete it")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     generator.set_state(state["generator"])
-    return run
+    return Run(**state["run"])
+
+
+def discard(path: Path) -> None:
+    """Remove the checkpoint of a finished run, where there is one that can be removed."""
+    with contextlib.suppress(OSError):
+        Path(path).unlink()

@@ -26,7 +26,8 @@ from spai_lab.checks import (
 )
 from spai_lab.metrics import accuracy_rate
 from spai_lab.threat import fresh_generator, logits_of
-from spai_lab.training.checkpoints import Run, restore, save
+from spai_lab.training.checkpoints import Run, discard, restore, save
+from spai_lab.training.digests import digest_tensors
 
 Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]
 WARM_UP = 0.25
@@ -117,8 +118,10 @@ def fit(
         raise ValueError("patience needs validation data: x_val and y_val are None")
     generator = fresh_generator(generator, x.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    settings = [epochs, batch_size, learning_rate, weight_decay, patience, perturb is not None, list(x.shape)]
-    run = restore(checkpoint, settings, model, optimizer, generator) if checkpoint else Run()
+    run = Run()
+    if checkpoint:
+        settings = [epochs, batch_size, learning_rate, weight_decay, patience, digest_tensors({"x": x, "y": y})]
+        run = restore(checkpoint, settings, model, optimizer, generator)
     steps = math.ceil(len(x) / batch_size)
     bar = tqdm(total=epochs * steps, initial=run.epoch * steps, desc="training", unit="step", disable=not progress)
     with bar, in_mode(model, training=True):
@@ -128,14 +131,14 @@ def fit(
                 optimizer.param_groups[0]["lr"] = learning_rate * schedule(step / (epochs * steps + 1))
                 x_batch = perturbed(model, x[batch], y[batch], perturb)
                 loss = F.cross_entropy(model(x_batch), y[batch])
-                losses.append(finite(loss, learning_rate))
+                losses.append(finite(loss, learning_rate) * len(batch))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 bar.update()
-            run.losses.append(sum(losses) / steps)
+            run.losses.append(sum(losses) / len(x))
             if x_val is not None:
-                run.accuracies.append(accuracy(model, x_val, y_val))
+                run.accuracies.append(validated(model, x_val, y_val, learning_rate))
             run.remember(model, patience)
             run.seconds += time.perf_counter() - start
             bar.set_postfix(run.latest(), refresh=False)
@@ -144,7 +147,7 @@ def fit(
     if run.best_weights is not None:
         model.load_state_dict(run.best_weights)
     if checkpoint:
-        Path(checkpoint).unlink(missing_ok=True)
+        discard(checkpoint)
     return History(tuple(run.losses), tuple(run.accuracies), run.best, run.seconds)
 
 
@@ -171,7 +174,7 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 1000) 
 def schedule(t: float) -> float:
     r"""The learning rate after a share `t` of the steps, as a share of the highest.
 
-    $\min\left(\frac{t}{w}, \; \frac{1}{2} + \frac{1}{2} \cos \pi \frac{t - w}{1 - w}\right)$, with $w$, the warm-up, 1/4.
+    $\min\left(\frac{t}{w}, \frac{1}{2} + \frac{1}{2} \cos \pi \frac{t - w}{1 - w}\right)$, the warm-up $w$ being 1/4.
 
     >>> [round(schedule(t), 2) for t in (0.0, 0.125, 0.25, 0.625, 1.0)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
@@ -198,11 +201,24 @@ def finite(loss: Tensor, learning_rate: float) -> float:
     """The loss as a number, if it is one."""
     value = loss.item()
     if not math.isfinite(value):
-        raise Diverged(
-            f"The training loss became {value}: build the model again and train it with a lower learning_rate than "
-            f"{learning_rate:g}; if that does not help, look at what perturb returns."
-        )
+        raise diverged(f"The training loss became {value}", learning_rate)
     return value
+
+
+def validated(model: nn.Module, x: Tensor, y: Tensor, learning_rate: float) -> float:
+    """The accuracy on validation data, which was checked before: what fails now is the model."""
+    try:
+        return accuracy(model, x, y)
+    except ValueError as error:
+        raise diverged(f"The {error}", learning_rate) from error
+
+
+def diverged(what: str, learning_rate: float) -> Diverged:
+    """The error that says what happened and what to do."""
+    return Diverged(
+        f"{what}: build the model again and train it with a lower learning_rate than {learning_rate:g}; if that does "
+        "not help, look at what perturb returns."
+    )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import nn
 from tqdm.auto import tqdm
@@ -21,7 +22,7 @@ from spai_lab.data import Dataset, DataUnavailable, default_name, load
 from spai_lab.files import data_folder, write_atomically
 from spai_lab.metrics import accuracy_rate
 from spai_lab.models import build
-from spai_lab.training.cache import cached, fill, model_key, packed
+from spai_lab.training.cache import cached, model_key, packed
 from spai_lab.training.loop import accuracy
 from spai_lab.training.recipes import REFERENCE, fingerprint
 
@@ -58,13 +59,14 @@ def reference(name: str = "lenet", dataset: Dataset | str | None = None) -> nn.M
     model = build(entry["recipe"]["victim"], tuple(entry["shape"]), entry["classes"])
     path = weights_folder() / entry["file"]
     try:
-        if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise ValueError("its SHA-256 is not the manifest's")
-        fill(model, path)
     except (OSError, ValueError) as error:
         raise DataUnavailable(
             f"{path} is missing or damaged ({error}): get it again from the repository, or run `spai-lab models`."
         ) from error
+    model.load_state_dict(safetensors.torch.load(content))
     return model.eval()
 
 
@@ -112,17 +114,21 @@ def rebuild(
         check_count("seeds", seeds)
     check_flag("progress", progress)
     folder = weights_folder() if folder is None else Path(folder)
-    entries = manifest(folder)["models"] if (folder / "manifest.json").exists() else {}
     with tqdm(names or list(known), desc="reference models", disable=not progress) as bar:
         for name in bar:
             bar.set_postfix_str(name)
             data = load(known[name][1])
             count = seeds or SEEDS[data.name]
-            if not up_to_date(entries.get(name), name, data, count, folder):
-                entries[name] = rebuilt(name, data, count, folder, progress)
-                ordered = {known_name: entries[known_name] for known_name in known if known_name in entries}
-                content = {"false_alarm": FALSE_ALARM, "models": ordered}
+            if not up_to_date(entries(folder).get(name), name, data, count, folder):
+                entry = rebuilt(name, data, count, folder, progress)
+                found = entries(folder) | {name: entry}
+                content = {"false_alarm": FALSE_ALARM, "models": {name: found[name] for name in known if name in found}}
                 write_atomically(folder / "manifest.json", (json.dumps(content, indent=1) + "\n").encode())
+
+
+def entries(folder: Path) -> dict[str, dict]:
+    """The models of a manifest, by name; none where there is no manifest yet."""
+    return manifest(folder)["models"] if (folder / "manifest.json").exists() else {}
 
 
 def up_to_date(entry: dict | None, name: str, data: Dataset, seeds: int, folder: Path) -> bool:
@@ -157,7 +163,7 @@ def rebuilt(name: str, data: Dataset, seeds: int, folder: Path, progress: bool) 
         "seed": 0,
         "accuracies": accuracies,
         "mean": statistics.mean(accuracies),
-        "interval": prediction_interval(accuracies, FALSE_ALARM) if seeds >= 5 else None,
+        "interval": prediction_interval(accuracies, len(data.x_test), FALSE_ALARM) if seeds >= 5 else None,
         "robust": robust_accuracies(runs[0][0], data),
         "epochs": [history.epochs for _, history in runs],
         "seconds": [round(history.seconds, 1) for _, history in runs],
@@ -177,24 +183,28 @@ def robust_accuracies(model: nn.Module, data: Dataset) -> dict:
     return {"attack": "PGD, L-inf, 40 steps", "images": len(x), "accuracy": left}
 
 
-def prediction_interval(accuracies: Sequence[float], false_alarm: float) -> list[float]:
+def prediction_interval(accuracies: Sequence[float], images: int, false_alarm: float) -> list[float]:
     r"""Where the accuracy of one more seed lies, but for a share `false_alarm` of all cases.
 
-    $\bar a \pm t_{n-1, 1 - \alpha / 2} \, s \sqrt{1 + 1 / n}$, cut to [0, 1], for accuracies that spread like a normal
-    distribution.
+    $\bar a \pm \sqrt{1 + 1 / n} \max\left(t_{n-1, 1 - \alpha / 2} \, s, \; z_{1 - \alpha / 2}
+    \sqrt{\bar a (1 - \bar a) / N}\right)$, cut to [0, 1]: a normal distribution of accuracies, never narrower than that
+    of independent errors on the N images. Without the second part, a few seeds that err on the same images would forbid
+    the next one another error.
 
     Args:
-        accuracies: of n seeds, n at least 2.
+        accuracies: of n seeds on the same images, n at least 2.
+        images: N.
         false_alarm: alpha.
     Returns:
         the lower and the upper end.
 
-    >>> [round(end, 3) for end in prediction_interval([0.5, 0.6, 0.7], 0.05)]
+    >>> [round(end, 3) for end in prediction_interval([0.5, 0.6, 0.7], 10_000, 0.05)]
     [0.103, 1.0]
     """
-    from scipy.stats import t
+    from scipy.stats import norm, t
 
-    n = len(accuracies)
-    half = float(t.isf(false_alarm / 2, n - 1)) * statistics.stdev(accuracies) * math.sqrt(1 + 1 / n)
-    mean = statistics.mean(accuracies)
+    n, mean = len(accuracies), statistics.mean(accuracies)
+    between_seeds = t.isf(false_alarm / 2, n - 1) * statistics.stdev(accuracies)
+    between_images = norm.isf(false_alarm / 2) * math.sqrt(mean * (1 - mean) / images)
+    half = float(math.sqrt(1 + 1 / n) * max(between_seeds, between_images))
     return [max(0.0, mean - half), min(1.0, mean + half)]

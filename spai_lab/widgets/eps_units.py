@@ -4,16 +4,16 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from spai_lab.widgets.explorable import Explorable
 from torch import Tensor
 
 from spai_lab.checks import check_images, check_number
 from spai_lab.data import load
 from spai_lab.models import Normalize
 from spai_lab.style import COLORS, draw_image, figure, styled
+from spai_lab.widgets.explorable import Explorable
 
 GRAY_LEVELS = 255
-MARGINS = {"left": 0.01, "right": 0.97, "bottom": 0.17, "top": 0.86, "wspace": 0.12}
+MARGINS = {"left": 0.01, "right": 0.97, "bottom": 0.16, "top": 0.86, "wspace": 0.14}
 
 
 def render(x: Tensor, eps: float, std: float = Normalize().std) -> Figure:
@@ -33,13 +33,14 @@ def render(x: Tensor, eps: float, std: float = Normalize().std) -> Figure:
     check_number("std", std, low=0, exclusive=True)
     coin = 2 * torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)) - 1
     budgets = {"pixel units": eps, "normalized units": std * eps}
-    fig, axes = figure(11, 3.7, columns=[1, 1, 1, 1.25], margins=MARGINS)
+    fig, axes = figure(11, 3.7, columns=[1, 1, 1, 0.05, 1], margins=MARGINS)
     with styled():
         draw_image(axes[0, 0], x, "every pixel as it is", title="clean")
         for ax, (unit, budget) in zip(axes[0, 1:3], budgets.items(), strict=True):
             moved = (x + budget * coin).clamp(0, 1)
-            draw_image(ax, moved, f"a pixel moves by {budget:.3f}", role="adversarial", title=f"eps = {eps:.2f} {unit}")
-        ax = axes[0, 3]
+            draw_image(ax, moved, f"a pixel moves by {budget:.3f}", role="adversarial", title=f"{eps:.2f} {unit}")
+        axes[0, 3].set_axis_off()
+        ax = axes[0, 4]
         levels = np.array(list(budgets.values())) * GRAY_LEVELS
         ax.barh([1, 0], levels, color=[COLORS["adversarial"], COLORS["baseline"]], height=0.5)
         for place, level in zip((1, 0), levels, strict=True):

@@ -4,33 +4,52 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import ipywidgets as widgets
+import matplotlib as mpl
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import Transform
 from torch import Tensor
 
-from spai_lab.attacks import bim, fgsm, mim, pgd
 from spai_lab.checks import NORMS, check_choice, check_count
-from spai_lab.data import available, load
 from spai_lab.figures import draw_rates, sayings
 from spai_lab.metrics import Rate
-from spai_lab.style import COLORS, MARKERS, Backdrop, draw_image, draw_perturbation, panels, styled
+from spai_lab.style import (
+    COLORS,
+    DIVERGING,
+    MARKERS,
+    Backdrop,
+    frame,
+    image_colors,
+    magnified,
+    panels,
+    styled,
+)
 from spai_lab.training import reference
+from spai_lab.widgets.choices import (
+    ATTACK_NAMES,
+    ATTACKS,
+    IMAGES,
+    MODELS,
+    NORM_NAMES,
+    image_options,
+    invert,
+    offline_datasets,
+    refill,
+    sample_images,
+    starting_dataset,
+)
 from spai_lab.widgets.explorable import Explorable
 
-ATTACKS: dict[str, Callable[..., Tensor]] = {"fgsm": fgsm, "bim": bim, "pgd": pgd, "mim": mim}
-MODELS = {"softmax": "softmax regression", "mlp": "MLP", "lenet": "LeNet", "lenet-robust": "LeNet, robust"}
-NORM_NAMES = {"linf": "L-inf", "l2": "L2"}
 GRIDS = {
-    "linf": tuple(round(0.02 * step, 2) for step in range(21)),
-    "l2": tuple(round(0.3 * step, 1) for step in range(21)),
+    "linf": tuple(round(0.025 * step, 3) for step in range(17)),
+    "l2": tuple(round(0.25 * step, 2) for step in range(17)),
 }
-IMAGES = 100
+NO_TARGET = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +111,6 @@ class Sweep:
         return next((eps for eps, hit in zip(self.eps, self.fooled[:, image].tolist(), strict=True) if hit), None)
 
 
-@lru_cache(maxsize=2)
-def test_images(dataset: str, count: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """The first images of a test set, which are a fair sample, with their labels and the names of the classes."""
-    data = load(dataset)
-    return data.x_test[:count].clone(), data.y_test[:count].clone(), data.classes
-
-
 @lru_cache(maxsize=8)
 @torch.no_grad()
 def sweep(
@@ -109,7 +121,7 @@ def sweep(
     Args:
         dataset: "digits" or "mnist".
         model: one of `MODELS`, a reference model.
-        attack: one of `ATTACKS`, at its default settings.
+        attack: one of `ATTACKS`, with as many steps as stand there.
         norm: "linf" or "l2".
         target: the class to aim for; None for any wrong one.
         images: how many of the test set.
@@ -122,7 +134,7 @@ def sweep(
     check_choice("attack", attack, tuple(ATTACKS))
     check_choice("norm", norm, NORMS)
     check_count("images", images)
-    x, y, classes = test_images(dataset, images)
+    x, y, classes = sample_images(dataset, images)
     if target is not None and target not in range(len(classes)):
         raise ValueError(f"target is {target!r}; accepted: None, or a class from 0 to {len(classes) - 1}")
     victim = reference(model, dataset).eval()
@@ -142,37 +154,58 @@ def sweep(
     )
 
 
-WIDTH, HEIGHT = 11.2, 5.75
-SIDE = 2.24  # inches: 8 screen pixels for each of the image's 28
-PLACES = {"original": (0.2, 3.05, SIDE, SIDE), "adversarial": (2.7, 3.05, SIDE, SIDE), "change": (5.2, 3.05, SIDE, SIDE)}
+IMAGE = 2.24  # inches: 8 screen pixels for each of the image's 28
+PLACES = {
+    "original": (0.2, 3.1, IMAGE, IMAGE),
+    "adversarial": (2.7, 3.1, IMAGE, IMAGE),
+    "perturbation": (5.2, 3.1, IMAGE, IMAGE),
+    "curve": (0.85, 0.65, 5.4, 1.65),
+    "bars": (7.95, 0.65, 2.05, 4.5),
+}
+
+
+END = {"markersize": 11, "markeredgecolor": "white"}
 
 
 @lru_cache(maxsize=8)
 def backdrop(sweep: Sweep) -> Backdrop:
-    """What neither the image nor eps changes: the curve, and the axes of the probabilities."""
-    fig, axes = panels(WIDTH, HEIGHT, curve=(0.95, 0.65, 6.4, 1.6), bars=(8.25, 0.65, 2.1, 4.45))
-    curve, bars = axes["curve"], axes["bars"]
+    """What neither the image nor eps changes: frames, the curve, and the axes of the probabilities."""
+    fig, axes = panels(11.2, 5.75, **PLACES)
     with styled():
-        draw_rates(curve, sweep.accuracy(), "right", "adversarial")
-        if sweep.target is not None:
-            draw_rates(curve, sweep.success(), f"taken for {sweep.classes[sweep.target]}", "adversarial", ":")
-            curve.legend(loc="center right")
-        curve.axhline(1 / len(sweep.classes), color=COLORS["baseline"], linewidth=1.5, linestyle="--")
-        curve.set(xlim=(-0.02 * sweep.eps[-1], 1.02 * sweep.eps[-1]), ylim=(-0.05, 1.05))
-        curve.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
-        curve.set_xlabel(f"eps, {NORM_NAMES[sweep.norm]}" + ", in pixel units of [0, 1]")
-        share = "Accuracy left" if sweep.target is None else "Right, and taken for the target,"
-        curve.set_title(f"{share} on {int(sweep.counted.sum())} test images (band: 95 % interval, gray: guessing)")
-        bars.set(xlim=(0, 1.04), ylim=(len(sweep.classes) - 0.45, -0.55))
+        for name, role in (("original", "clean"), ("adversarial", "adversarial"), ("perturbation", "adversarial")):
+            frame(axes[name], role, width=6)
+            axes[name].set_title(name, loc="center")
+        draw_curve(axes["curve"], sweep)
+        bars = axes["bars"]
+        bars.set(xlim=(0, 1.04), ylim=(len(sweep.classes) - 0.45, -0.55), xlabel="probability")
         bars.set_yticks(range(len(sweep.classes)), sweep.classes, fontsize=14)
         bars.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-        bars.set_xlabel("probability")
         handles = [
-            Line2D([], [], color=COLORS[role], marker=MARKERS[role], linewidth=8, label=role)
+            Line2D([], [], color=COLORS[role], marker=MARKERS[role], linewidth=8, label=role, **END)
             for role in ("clean", "adversarial")
         ]
-        bars.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2, columnspacing=1.2)
+        bars.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.2, 1), ncols=2, columnspacing=1.2)
     return Backdrop.of(fig, axes)
+
+
+def draw_curve(ax: Axes, sweep: Sweep) -> None:
+    """Accuracy against eps with its interval; for a target, also how often it is reached."""
+    ends = {"accuracy": sweep.accuracy()}
+    if sweep.target is not None:
+        ends[f"taken for {sweep.classes[sweep.target]}"] = sweep.success()
+    for number, (name, rates) in enumerate(ends.items()):
+        draw_rates(ax, rates, name, "adversarial", number)
+        ax.annotate(
+            name, (1.02, rates[sweep.eps[-1]].value), xycoords=("axes fraction", "data"), va="center",
+            color=COLORS["adversarial"],
+        )  # fmt: skip
+    for line in ax.lines:
+        line.set_markersize(5)
+    ax.axhline(1 / len(sweep.classes), color=COLORS["baseline"], linewidth=1.5, linestyle="--")
+    ax.set(xlim=(-0.02 * sweep.eps[-1], 1.02 * sweep.eps[-1]), ylim=(-0.05, 1.05))
+    ax.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+    ax.set_xlabel(f"eps, {NORM_NAMES[sweep.norm]}" + (", in pixel units" if sweep.norm == "linf" else ""))
+    ax.set_title(f"{int(sweep.counted.sum())} images under attack (band: 95 % interval, dashed: guessing)")
 
 
 def render(sweep: Sweep, image: int, eps: float) -> Figure:
@@ -183,61 +216,79 @@ def render(sweep: Sweep, image: int, eps: float) -> Figure:
         image: which of its N images.
         eps: one of its radii.
     Returns:
-        the figure. Its bars carry the gid "clean 3" for class 3, its numbers "accuracy" and "success".
+        the figure. Its parts have names (gid): the images "original", "adversarial" and "perturbation", what is said
+        under them "says original" and so on, the bars "clean 3" and "adversarial 3" for class 3, and the rates at this
+        eps "accuracy" and "success".
     Raises:
         ValueError: names the argument.
     """
     step = step_of(sweep, image, eps)
-    x, x_adv = sweep.x_adv[0, image], sweep.x_adv[step, image]
+    x, x_adv = sweep.x_adv[[0, step], image]
+    change, _, magnification = magnified(x_adv - x)
+    said = *sayings(sweep.probabilities[[0, step], image], sweep.classes), magnification
+    colors = image_colors(x), image_colors(x_adv), mpl.colormaps[DIVERGING]((1 + change) / 2, bytes=True)
     behind = backdrop(sweep)
     with styled():
-        fig, axes = behind.picture(**PLACES)
-        said = sayings(sweep.probabilities[[0, step], image], sweep.classes)
-        draw_image(axes["original"], x, said[0], title=f"original: {sweep.classes[sweep.y[image]]}")
-        draw_image(axes["adversarial"], x_adv, said[1], role="adversarial", title=f"adversarial, eps {eps:g}")
-        draw_perturbation(axes["change"], x_adv - x)
+        fig = behind.picture()
+        for name, pixels, words in zip(("original", "adversarial", "perturbation"), colors, said, strict=True):
+            behind.lay_image(fig, name, pixels, gid=name)
+            place = behind.axes[name].transAxes
+            fig.text(0.5, -0.05, words, transform=place, ha="center", va="top", fontsize=15, gid=f"says {name}")
         draw_probabilities(fig, behind.axes["bars"].transData, sweep, image, step)
         draw_present(fig, behind.axes["curve"].transData, sweep, eps)
     return fig
 
 
 def draw_probabilities(fig: Figure, place: Transform, sweep: Sweep, image: int, step: int) -> None:
-    """A pair of bars for each class, clean above adversarial, a marker at each end; true class and target are named."""
+    """A pair of bars for each class, clean above adversarial, with a marker at each end that one can tell from zero."""
     for role, at, offset in (("clean", 0, -0.4), ("adversarial", step, 0.0)):
         lengths = sweep.probabilities[at, image].tolist()
         for k, length in enumerate(lengths):
-            bar = Rectangle((0, k + offset), length, 0.38, color=COLORS[role], transform=place, gid=f"{role} {k}")
+            bar = Rectangle((0, k + offset), length, 0.38, facecolor=COLORS[role], gid=f"{role} {k}")
+            bar.set_transform(place)
             fig.add_artist(bar)
-        rows = [k + offset + 0.19 for k in range(len(lengths))]
-        fig.add_artist(Line2D(lengths, rows, linestyle="", color=COLORS[role], marker=MARKERS[role], transform=place))
+        ends = [(length, k + offset + 0.19) for k, length in enumerate(lengths) if length > 0.02]
+        marker = Line2D(*zip(*ends, strict=True), linestyle="", color=COLORS[role], marker=MARKERS[role])
+        marker.set(transform=place, **END)
+        fig.add_artist(marker)
     names = {int(sweep.y[image]): ("true class", "clean")}
     if sweep.target is not None:
         names.setdefault(sweep.target, ("target", "adversarial"))
     for k, (name, role) in names.items():
-        fig.text(1.08, k, name, transform=place, va="center", color=COLORS[role], weight="bold")
+        fig.text(1.1, k, name, transform=place, va="center", color=COLORS[role], weight="bold", gid=name)
 
 
 def draw_present(fig: Figure, place: Transform, sweep: Sweep, eps: float) -> None:
-    """The present eps on the curve, with the rates there."""
+    """The present eps on the curve, with the rates there, each written where its curve does not run."""
     fig.add_artist(Line2D([eps, eps], [-0.05, 1.05], color="black", linewidth=1.5, transform=place))
-    rates = {"accuracy": sweep.accuracy()[eps]}
+    rates = {"accuracy": sweep.accuracy()[eps].value}
     if sweep.target is not None:
-        rates["success"] = sweep.success()[eps]
-    right_half = eps > sweep.eps[-1] / 2
+        rates["success"] = sweep.success()[eps].value
+    crossed = rates["accuracy"] < max(rates.values())
     for name, rate in rates.items():
-        point = Line2D([eps], [rate.value], marker="o", markersize=11, color="black", fillstyle="none", transform=place)
+        point = Line2D([eps], [rate], color="black", marker="o", markersize=11, fillstyle="none", transform=place)
         fig.add_artist(point)
+        above = rate == max(rates.values())
         fig.text(
-            eps + sweep.eps[-1] * (-0.02 if right_half else 0.02),
-            min(max(rate.value + 0.13, 0.1), 0.95),
-            f"{rate.value:.0%}".replace("%", " %"),
-            ha="right" if right_half else "left",
+            eps + (-0.02 if crossed else 0.02) * sweep.eps[-1],
+            min(max(rate + (0.15 if above else -0.15), 0.06), 0.93),
+            percent(rate),
+            ha="right" if crossed else "left",
             va="center",
             fontsize=15,
             weight="bold",
             transform=place,
             gid=name,
         )
+
+
+def percent(rate: float) -> str:
+    """A share for the eye.
+
+    >>> percent(0.83)
+    '83 %'
+    """
+    return f"{100 * rate:.0f} %"
 
 
 def step_of(sweep: Sweep, image: int, eps: float) -> int:
@@ -263,7 +314,7 @@ def verdict(sweep: Sweep, image: int, eps: float) -> str:
     else:
         happened = f"{before} → {after} at eps {eps:g}." if before != after else f"Still {after} at eps {eps:g}."
         hint = " Move eps to the right and watch the adversarial bars." if eps == 0 else ""
-        reach = f"No eps of the grid {aim}." if smallest is None else f"The smallest eps of the grid that {aim}: {smallest:g}."
+        reach = f"No eps of the grid {aim}." if smallest is None else f"The smallest eps that {aim}: {smallest:g}."
         outcome = f"{happened}{hint} {reach}"
     left = f"Accuracy left: {sweep.accuracy()[eps]}."
     success = "" if sweep.target is None else f"Taken for the target: {sweep.success()[eps]}."
@@ -275,10 +326,11 @@ def describe(sweep: Sweep, image: int, eps: float) -> str:
     step = step_of(sweep, image, eps)
     clean, attacked = sayings(sweep.probabilities[[0, step], image], sweep.classes)
     aim = "any wrong class" if sweep.target is None else sweep.classes[sweep.target]
+    label, attack, norm = sweep.classes[sweep.y[image]], ATTACK_NAMES[sweep.attack], NORM_NAMES[sweep.norm]
     return (
-        f"{MODELS[sweep.model]} on {sweep.dataset}: of the original, a {sweep.classes[sweep.y[image]]}, the model says {clean}; "
-        f"of the image under {sweep.attack} at eps {eps:g} in {NORM_NAMES[sweep.norm]}, aimed at {aim}, it says {attacked}. "
-        f"A curve shows the accuracy left against eps; here it is {sweep.accuracy()[eps].value:.0%}."
+        f"{MODELS[sweep.model]} on {sweep.dataset}: of the original, a {label}, the model says {clean}; "
+        f"under {attack}, at eps {eps:g} in {norm} and aimed at {aim}, it says {attacked}. "
+        f"A curve shows the accuracy left against eps; here it is {percent(sweep.accuracy()[eps].value)}."
     )
 
 
@@ -293,12 +345,11 @@ def epsilon_explorer(dataset: str | None = None, *, images: int = IMAGES) -> Exp
     Raises:
         ValueError: names the argument.
     """
-    start = load(dataset).name
-    offline = [name for name, place in available().items() if name in ("digits", "mnist") and isinstance(place, Path)]
+    start = starting_dataset(dataset)
     controls = {
-        "dataset": widgets.Dropdown(description="data set", options=offline, value=start),
+        "dataset": widgets.Dropdown(description="data set", options=offline_datasets(), value=start),
         "model": widgets.Dropdown(description="model", options=invert(MODELS), value="lenet"),
-        "attack": widgets.Dropdown(description="attack", options=list(ATTACKS)),
+        "attack": widgets.Dropdown(description="attack", options=invert(ATTACK_NAMES)),
         "norm": widgets.Dropdown(description="norm", options=invert(NORM_NAMES)),
         "target": widgets.Dropdown(description="target", options=target_options(start)),
         "image": widgets.SelectionSlider(description="image", options=image_options(start, images)),
@@ -312,7 +363,11 @@ def epsilon_explorer(dataset: str | None = None, *, images: int = IMAGES) -> Exp
             refill(controls["image"], image_options(controls["dataset"].value, images))
 
     def of_sweep(show: Callable[[Sweep, int, float], object]) -> Callable[..., object]:
-        return lambda image, eps, **setting: show(sweep(**setting, images=images), image, eps)
+        def shown(target: int, image: int, eps: float, **setting: str) -> object:
+            aim = None if target == NO_TARGET else target
+            return show(sweep(**setting, target=aim, images=images), image, eps)
+
+        return shown
 
     return Explorable(
         of_sweep(render),
@@ -324,29 +379,11 @@ def epsilon_explorer(dataset: str | None = None, *, images: int = IMAGES) -> Exp
     )
 
 
-def invert(names: dict[str, str]) -> list[tuple[str, str]]:
-    """Pairs (what the student reads, the value behind it), as ipywidgets wants them."""
-    return [(shown, value) for value, shown in names.items()]
-
-
 def eps_options(norm: str) -> list[tuple[str, float]]:
     """The grid of a norm."""
-    return [(f"{eps:.2f}" if norm == "linf" else f"{eps:.1f}", eps) for eps in GRIDS[norm]]
+    return [(f"{eps:g}", eps) for eps in GRIDS[norm]]
 
 
-def image_options(dataset: str, images: int) -> list[tuple[str, int]]:
-    """The images, each with its number and its label."""
-    _, y, classes = test_images(dataset, images)
-    return [(f"{place}: a {classes[label]}", place) for place, label in enumerate(y.tolist())]
-
-
-def target_options(dataset: str) -> list[tuple[str, int | None]]:
-    """No target, or one of the classes."""
-    return [("any wrong class", None), *((name, k) for k, name in enumerate(test_images(dataset, 1)[2]))]
-
-
-def refill(slider: widgets.SelectionSlider, options: list[tuple[str, object]]) -> None:
-    """Give a slider other options and leave its handle where it is, as far as there are options."""
-    place = min(slider.index, len(options) - 1)
-    slider.options = options
-    slider.index = place
+def target_options(dataset: str) -> list[tuple[str, int]]:
+    """No target, or one of the classes; a dropdown takes None for nothing chosen."""
+    return [("any wrong class", NO_TARGET), *((name, k) for k, name in enumerate(sample_images(dataset, 1)[2]))]

@@ -4,20 +4,24 @@ import base64
 import html
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from ipywidgets import HTML, Box, Layout, ValueWidget, VBox, Widget
+from ipywidgets import HTML, Box, FloatSlider, IntSlider, Layout, SelectionSlider, ValueWidget, VBox, Widget
 from matplotlib.figure import Figure
 
 from spai_lab.checks import check_callable, describe
 from spai_lab.style import SETTINGS, to_png
 
 Words = str | Callable[..., str]
+SLIDERS = (FloatSlider, IntSlider, SelectionSlider)
 
+# Large enough for the last row; ipywidgets reads the variables.
 STYLE = """<style>
+.spai-explorable { --jp-widgets-font-size: 15px; --jp-widgets-inline-height: 32px }
 .spai-picture img { max-width: 100%; height: auto; display: block }
-.spai-picture p { font-size: 1.15em; line-height: 1.4; margin: 0.3em 0 0; max-width: 62em }
+.spai-picture p { font-size: 16px; line-height: 1.4; margin: 0.3em 0 0; max-width: 68em }
 .spai-stale img { opacity: 0.25 }
-.spai-status { font-size: 1.15em; font-weight: 600; line-height: 1.4; min-height: 1.4em }
+.spai-status { font-size: 16px; font-weight: 600; line-height: 1.4; min-height: 1.4em }
 </style>"""
+CONTROL_WIDTH, SLIDER_WIDTH = "230px", "479px"  # two controls and the gap between them are as wide as a slider
 
 
 class Explorable(VBox):
@@ -45,8 +49,9 @@ class Explorable(VBox):
     ...     fig, axes = panels(4, 3, line=(0.5, 0.5, 3, 2))
     ...     axes["line"].plot(range(count))
     ...     return fig
-    >>> explorable = Explorable(render, {"count": IntSlider(3, 2, 9)}, alt="A line.", caption=lambda count: f"{count} points.")
-    >>> explorable.controls["count"].value = 5
+    >>> count = IntSlider(3, 2, 9, description="count")
+    >>> explorable = Explorable(render, {"count": count}, alt="A line.", caption=lambda count: f"{count} points.")
+    >>> count.value = 5
     >>> explorable
     A line. 5 points.
     """
@@ -74,10 +79,11 @@ class Explorable(VBox):
         self._status, self._picture = HTML(), HTML()
         self._picture.add_class("spai-picture")
         for control in self.controls.values():
-            control.style.description_width = "4.8em"
-            control.layout.width = "23em"
-        board = Box([*self.controls.values(), *beside], layout=Layout(flex_flow="row wrap", grid_gap="2px 20px"))
+            control.style.description_width = "68px"
+            control.layout.width = SLIDER_WIDTH if isinstance(control, SLIDERS) else CONTROL_WIDTH
+        board = Box([*self.controls.values(), *beside], layout=Layout(flex_flow="row wrap", grid_gap="2px 15px"))
         super().__init__([HTML(STYLE), board, self._status, self._picture], layout=Layout(padding="4px"))
+        self.add_class("spai-explorable")
         self.draw()
         for name, control in self.controls.items():
             control.observe(lambda change, name=name: self._changed(name), names="value")

@@ -15,25 +15,41 @@ from spai_lab.checks import describe
 from spai_lab.files import PACKAGE
 from spai_lab.widgets.shown import Shown
 
-# JupyterLab's own editor colors, which follow its theme; behind each, the color for every other page.
+
+def themed(rule: str, variable: str, fallback: str) -> str:
+    """A color that follows JupyterLab's theme; the plain one before it is for pages that drop or lack the variable.
+
+    >>> themed("color", "--jp-x", "#000000")
+    'color:#000000;color:var(--jp-x,#000000)'
+    """
+    return f"{rule}:{fallback};{rule}:var({variable},{fallback})"
+
+
 COLORS = {
-    Comment: "var(--jp-mirror-editor-comment-color,#4d6a6a)",
-    Keyword: "var(--jp-mirror-editor-keyword-color,#006a00)",
-    Operator.Word: "var(--jp-mirror-editor-keyword-color,#006a00)",
-    Operator: "var(--jp-mirror-editor-operator-color,#6a1b9a)",
-    Name.Function: "var(--jp-mirror-editor-def-color,#0000c0)",
-    Name.Decorator: "var(--jp-mirror-editor-def-color,#0000c0)",
-    Number: "var(--jp-mirror-editor-number-color,#005f3c)",
-    String: "var(--jp-mirror-editor-string-color,#9c1b1b)",
+    kind: themed("color", f"--jp-mirror-editor-{role}-color", fallback)
+    for kind, role, fallback in [
+        (Comment, "comment", "#4d6a6a"),
+        (Keyword, "keyword", "#006a00"),
+        (Operator.Word, "keyword", "#006a00"),
+        (Operator, "operator", "#6a1b9a"),
+        (Name.Function, "def", "#0000c0"),
+        (Name.Decorator, "def", "#0000c0"),
+        (Number, "number", "#005f3c"),
+        (String, "string", "#9c1b1b"),
+    ]
 }
-BOX = (
-    "background:var(--jp-cell-editor-background,#f6f6f6);color:var(--jp-content-font-color1,#1a1a1a);"
-    "border:1px solid var(--jp-border-color2,#c8c8c8);border-radius:4px;padding:0.6em 1em;margin:0.3em 0;"
-    "overflow-x:auto;font-size:1.15em"
+INK = themed("color", "--jp-content-font-color1", "#1a1a1a")
+BOX = ";".join(
+    [
+        themed("background-color", "--jp-cell-editor-background", "#f6f6f6"),
+        INK,
+        "border:1px solid;border-radius:4px",
+        themed("border-color", "--jp-border-color2", "#c8c8c8"),
+        "padding:0.6em 1em;margin:0.3em 0;overflow-x:auto;font-size:1.15em",
+    ]
 )
 MONOSPACE = "font-family:var(--jp-code-font-family,Menlo,Consolas,'DejaVu Sans Mono',monospace);line-height:1.45"
-CODE = f"margin:0;padding:0;background:none;color:inherit;font-size:1em;white-space:pre-wrap;{MONOSPACE}"
-LINE = "padding-left:12ch;text-indent:-12ch"
+CODE = f"margin:0;padding:0;background:none;font-size:1em;white-space:pre-wrap;word-break:normal;{MONOSPACE};{INK}"
 
 
 def show_source(*functions: Callable) -> Shown:
@@ -107,8 +123,8 @@ def highlight(source: str) -> str:
     """Python source as HTML spans whose colors follow the reader's theme; no span goes over the end of a line.
 
     >>> highlight("return 1")
-    '<span style="color:var(--jp-mirror-editor-keyword-color,#006a00)">return</span> \
-<span style="color:var(--jp-mirror-editor-number-color,#005f3c)">1</span>'
+    '<span style="color:#006a00;color:var(--jp-mirror-editor-keyword-color,#006a00)">return</span> \
+<span style="color:#005f3c;color:var(--jp-mirror-editor-number-color,#005f3c)">1</span>'
     """
     tokens = (
         (color_of(kind), part)
@@ -116,7 +132,7 @@ def highlight(source: str) -> str:
         for part in re.split(r"(\n)", text)
     )
     return "".join(
-        f'<span style="color:{color}">{html.escape(text)}</span>' if color and text.strip() else html.escape(text)
+        f'<span style="{color}">{html.escape(text)}</span>' if color and text.strip() else html.escape(text)
         for color, text in tokens
     )
 
@@ -141,5 +157,8 @@ def source_box(head: str, docstring: str, body: str, *, where: str, name: str) -
 
 def code(source: str) -> str:
     """Highlighted source, a block for each line; what is too wide goes on below it, indented."""
-    lines = highlight(source).split("\n")
-    return f'<pre style="{CODE}">' + "".join(f'<div style="{LINE}">{line or " "}</div>' for line in lines) + "</pre>"
+    blocks = []
+    for plain, colored in zip(source.split("\n"), highlight(source).split("\n"), strict=True):
+        deeper = len(plain) - len(plain.lstrip()) + 8
+        blocks.append(f'<div style="padding-left:{deeper}ch;text-indent:-{deeper}ch">{colored or " "}</div>')
+    return f'<pre style="{CODE}">{"".join(blocks)}</pre>'

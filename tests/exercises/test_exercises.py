@@ -62,6 +62,7 @@ def test_stub_has_the_signature_and_the_docstring_of_the_solution_and_nothing_el
     )
     assert exercise.stub.endswith("    raise NotImplementedError")
     assert len(written.body) == 2
+    assert max(map(len, exercise.stub.splitlines())) <= 88, "a line is wider than a notebook's cell"
 
 
 @MISTAKE
@@ -136,6 +137,25 @@ def test_changed_weights_are_named():
         return x
 
     assert "changes model.2.weight" in said(check.fgsm(answer))
+
+
+def test_a_model_turned_into_another_is_named():
+    def answer(model, x, y, eps):
+        model.double()
+        return x
+
+    assert "changes model.2.weight" in said(check.fgsm(answer))
+
+
+def test_an_answer_is_called_once_a_case():
+    calls = []
+
+    def answer(x_adv, x, eps):
+        calls.append(eps)
+        return EXERCISES["project"].solution(x_adv, x, eps).bfloat16()
+
+    assert "further than eps = 0." in said(check.project(answer))
+    assert calls == [0.0, 0.1, 0.3]
 
 
 def test_crash_is_explained_with_type_message_and_line():
@@ -469,9 +489,7 @@ def test_a_solution_pasted_into_the_notebook_finds_its_imports(notebook):
     imported = {
         (alias.asname or alias.name).split(".")[0]
         for cell in code_cells(notebook)
-        for node in ast.walk(
-            ast.parse("\n".join(line for line in cell.splitlines() if not line.startswith(("%", "!"))))
-        )
+        for node in ast.walk(ast.parse(re.sub(r"^( *)[%!].*", r"\1pass", cell, flags=re.MULTILINE)))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names
     }

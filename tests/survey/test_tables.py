@@ -15,7 +15,7 @@ def entries(root):
 
 
 @pytest.mark.parametrize("part", ["evasion", "poisoning"])
-@pytest.mark.parametrize("knowledge", ["white-box", "grey-box", "black-box"])
+@pytest.mark.parametrize("knowledge", ["white-box", "gray-box", "black-box"])
 def test_counts_by_knowledge_are_those_of_the_file(entries, part, knowledge):
     expected = sum(entry["part"] == part and knowledge in entry["access"].split(", ") for entry in entries)
     assert attack_types().loc[part, knowledge] == expected

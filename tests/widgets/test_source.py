@@ -50,11 +50,11 @@ def test_styles_are_inline_and_colors_have_a_fallback():
     page = show_source(fgsm).html
     assert "<style" not in page
     assert "class=" not in page
-    assert all(
-        re.search(r"var\(--jp-[a-z0-9-]+,#[0-9a-f]{6}\)", color)
-        for color in re.findall(r"[^-]color:([^;\"]+)", page)
-        if "var" in color
+    themed = re.findall(
+        r"color:(#[0-9a-f]{6});(?:background-|border-)?color:var\(--jp-[a-z0-9-]+,(#[0-9a-f]{6})\)", page
     )
+    assert len(themed) == page.count("color:var(") > 10
+    assert all(plain == fallback for plain, fallback in themed)
     assert "aria-label" in page
 
 

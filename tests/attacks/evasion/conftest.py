@@ -20,6 +20,11 @@ def attack(request):
 
 
 @pytest.fixture(scope="session")
+def attacks():
+    return list(WITHIN_A_BALL.values())
+
+
+@pytest.fixture(scope="session")
 def few_steps():
     """`few_steps(attack)`: the arguments that make an iterative attack short."""
     return lambda attack: {"steps": 3} if "steps" in inspect.signature(attack).parameters else {}

@@ -1,0 +1,428 @@
+"""The moons explorer: a model of two inputs, so that its boundary, the eps-ball and the attack's walk can be seen."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import ipywidgets as widgets
+import torch
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, FancyArrowPatch, Patch, PathPatch, Rectangle
+from matplotlib.path import Path
+from matplotlib.transforms import Affine2D, Bbox, Transform
+from torch import Tensor, nn
+
+from spai_lab.checks import NORMS, check_batch, check_choice, check_count, describe
+from spai_lab.data import load
+from spai_lab.figures import sayings
+from spai_lab.style import COLORS, MARKERS, Backdrop, panels, styled
+from spai_lab.threat import Gradient, input_gradient, norms
+from spai_lab.training import reference
+from spai_lab.widgets.epsilon_explorer import ATTACK_NAMES, ATTACKS, NORM_NAMES, invert
+from spai_lab.widgets.explorable import Explorable
+
+EPS = tuple(round(0.02 * step, 2) for step in range(16))
+POINTS = 20
+SHOWN = 200
+SIDE = 301  # points of the grid on which the boundary is found
+INK = "#333333"
+LAND = ("#f0f0f0", "#c6c6c6")  # one gray for each answer: colors mean clean and adversarial
+SHAPES = ({"marker": "^", "markerfacecolor": "white"}, {"marker": "v", "markerfacecolor": INK})
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """One attack on one point: where it was before each step, where it ended, and what the model said there.
+
+    Args:
+        attack, norm: names.
+        eps: radius of the ball.
+        x: the point, `(2,)`.
+        y: its true label.
+        path: `(T + 1, 2)`, from the start to the result.
+        probabilities: what the model says along the path, `(T + 1, K)`.
+        note: what the attack warned of, or nothing.
+    """
+
+    attack: str
+    norm: str
+    eps: float
+    x: Tensor
+    y: int
+    path: Tensor
+    probabilities: Tensor
+    note: str
+
+    @property
+    def steps(self) -> int:
+        """How many steps the attack took."""
+        return len(self.path) - 1
+
+    @property
+    def fooled(self) -> list[bool]:
+        """Where along the path the model is wrong, `T + 1` answers."""
+        return (self.probabilities.argmax(1) != self.y).tolist()
+
+    @property
+    def first(self) -> int | None:
+        """The first step at which the model is wrong; None if it never is."""
+        return self.fooled.index(True) if any(self.fooled) else None
+
+
+def recording(path: list[Tensor], gradient: Gradient = input_gradient) -> Gradient:
+    """A `gradient` hook that notes every place where the attack asks for the slope: its iterates.
+
+    >>> path = []
+    >>> hook = recording(path, lambda model, x, y: x)
+    >>> hook(None, torch.zeros(1, 2), torch.tensor([0])), path
+    (tensor([[0., 0.]]), [tensor([[0., 0.]])])
+    """
+
+    def recorded(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        path.append(x.detach().clone())
+        return gradient(model, x, y)
+
+    return recorded
+
+
+@torch.no_grad()
+def walk(
+    model: nn.Module, x: Tensor, y: Tensor, attack: str, norm: str = "linf", eps: float = 0.1, seed: int = 0
+) -> Walk:
+    """Run an attack on one point of the plane, and keep each place that it visits.
+
+    Args:
+        model: `(N, 2, 1, 1)` in [0, 1] to logits `(N, K)`.
+        x: the point, `(1, 2, 1, 1)` in [0, 1].
+        y: its label, `(1,)`.
+        attack: one of `ATTACKS`, with as many steps as stand there.
+        norm: "linf" or "l2".
+        eps: radius of the ball, in units of the square.
+        seed: of the random start.
+    Returns:
+        the walk; its last point is what the attack returns.
+    Raises:
+        ValueError: names the argument.
+    """
+    check_choice("attack", attack, tuple(ATTACKS))
+    check_count("seed", seed, low=0)
+    check_batch("x", x)
+    if x.shape != (1, 2, 1, 1):
+        raise ValueError(f"x is {describe(x)}; accepted: one point, of shape (1, 2, 1, 1)")
+    path: list[Tensor] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        generator = torch.Generator().manual_seed(seed)
+        x_adv = ATTACKS[attack](model, x, y, eps=eps, norm=norm, gradient=recording(path), generator=generator)
+    visited = torch.cat([*path, x_adv])
+    return Walk(
+        *(attack, norm, eps, x.flatten().clone(), int(y), visited.flatten(1)),
+        probabilities=model(visited).softmax(1),
+        note=str(caught[0].message) if caught else "",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """The unit square as the reference model divides it, and the test points to choose from.
+
+    Args:
+        model: the MLP.
+        classes: the names of the two classes.
+        x, y: test points `(N, 2, 1, 1)` and their labels `(N,)`; the first `POINTS` can be chosen, and stand in the
+            order of their distance from the boundary.
+        region: where the model answers the second class.
+        boundary: where both are equally likely.
+        distance: by norm, how far each point that can be chosen is from the boundary.
+    """
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    x: Tensor
+    y: Tensor
+    region: Path
+    boundary: Path
+    distance: dict[str, tuple[float, ...]]
+
+
+@lru_cache(maxsize=1)
+@torch.no_grad()
+def plane() -> Plane:
+    """Find the boundary of the reference MLP, and `POINTS` test points from the nearest to it to the farthest.
+
+    The points are among those that the model gets right, and equally many lie between one and the next.
+    """
+    data, model = load("moons"), reference("mlp", "moons").eval()
+    ticks = torch.linspace(0, 1, SIDE)
+    grid = torch.cartesian_prod(ticks, ticks).flip(1)
+    logits = model(grid.reshape(-1, 2, 1, 1))
+    margin = (logits[:, 1] - logits[:, 0]).reshape(SIDE, SIDE).numpy()
+    _, axes = panels(1, 1, square=(0, 0, 1, 1))
+    region = axes["square"].contourf(ticks, ticks, margin, levels=[0, margin.max()]).get_paths()[0]
+    boundary = axes["square"].contour(ticks, ticks, margin, levels=[0]).get_paths()[0]
+
+    right = model(data.x_test).argmax(1) == data.y_test
+    x, y = data.x_test[right], data.y_test[right]
+    vertices = torch.from_numpy(boundary.vertices).float()
+    order = torch.cdist(x.flatten(1), vertices).amin(1).argsort()
+    chosen = order[torch.linspace(0, len(order) - 1, POINTS).round().long()]
+    distance = {
+        norm: tuple(float(norms(vertices - point, norm).amin()) for point in x[chosen].flatten(1)) for norm in NORMS
+    }
+    x, y = torch.cat([x[chosen], x[:SHOWN]]), torch.cat([y[chosen], y[:SHOWN]])
+    return Plane(model, data.classes, x, y, region, boundary, distance)
+
+
+@lru_cache(maxsize=512)
+def walk_from(point: int, attack: str, norm: str, eps: float) -> Walk:
+    """The walk of an attack from one of the plane's points; recent walks are kept.
+
+    Args:
+        point: 0 to `POINTS - 1`, nearest to the boundary first.
+        attack: one of `ATTACKS`.
+        norm: "linf" or "l2".
+        eps: radius of the ball, in units of the square.
+    Returns:
+        the walk.
+    Raises:
+        ValueError: names the argument.
+    """
+    if point not in range(POINTS):
+        raise ValueError(f"point is {point!r}; accepted: 0 to {POINTS - 1}")
+    square = plane()
+    return walk(square.model, square.x[point : point + 1], square.y[point : point + 1], attack, norm, eps)
+
+
+PANEL = 4.75  # inches
+PLACES = {"square": (0.65, 1.15, PANEL, PANEL), "zoom": (6.1, 1.15, PANEL, PANEL)}
+ROOM = 1.2  # half the width of the enlarged part, in radii of the ball
+SMALLEST = 0.02  # the radius that is enlarged at eps 0
+
+
+@lru_cache(maxsize=1)
+def backdrop() -> Backdrop:
+    """What no control changes: the square with its two regions and all points, and the legend."""
+    square = plane()
+    fig, axes = panels(11.1, 6.65, **PLACES)
+    with styled():
+        for name, width in (("square", 1), ("zoom", 2)):
+            for spine in axes[name].spines.values():
+                spine.set(visible=True, color=INK, linewidth=width)
+        axes["zoom"].set(xlim=(-ROOM, ROOM), ylim=(-ROOM, ROOM), xticks=[], yticks=[])
+        axes["zoom"].patch.set(hatch="/", edgecolor=LAND[1], linewidth=0)
+        ax = axes["square"]
+        ax.patch.set_visible(False)
+        draw_plane(fig, ax.transData, ax.bbox, size=6)
+        ax.set(xlabel="$x_1$", ylabel="$x_2$", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        ax.set_title("the whole square", fontsize=16)
+        for corner, sides in (((0.02, 0.98), ("left", "top")), ((0.98, 0.02), ("right", "bottom"))):
+            answer = int(square.model(torch.tensor(corner).reshape(1, 2, 1, 1)).argmax())
+            words = f"“{square.classes[answer]}”"
+            ax.text(*corner, words, ha=sides[0], va=sides[1], fontsize=16, weight="bold", color=INK)
+        handles = [
+            Line2D([], [], linestyle="", color=COLORS[role], marker=MARKERS[role], markersize=13, label=label)
+            for role, label in (("clean", "chosen point"), ("adversarial", "adversarial point"))
+        ]
+        handles += [
+            Line2D([], [], linestyle="", color=INK, markersize=9, label=name, **shape)
+            for name, shape in zip(square.classes, SHAPES, strict=True)
+        ]
+        handles += [
+            Line2D([], [], color="black", linewidth=2.5, label="boundary"),
+            Line2D([], [], color=INK, linewidth=2, linestyle="--", label="eps-ball"),
+        ]
+        fig.legend(
+            handles=handles, loc="lower center", ncols=6, fontsize=13, handletextpad=0.3, columnspacing=1.3,
+            handlelength=1.4,
+        )  # fmt: skip
+    return Backdrop.of(fig, axes)
+
+
+def draw_plane(fig: Figure, place: Transform, window: Bbox, *, size: float) -> None:
+    """The two regions, the boundary between them and the test points, as far as they lie in the window."""
+    square = plane()
+    artists = [
+        Rectangle((0, 0), 1, 1, facecolor=LAND[0], edgecolor="none", zorder=-0.9),
+        PathPatch(square.region, facecolor=LAND[1], edgecolor="none", zorder=-0.8),
+        PathPatch(square.boundary, fill=False, edgecolor="black", linewidth=2.5, zorder=-0.6),
+    ]
+    for label, shape in enumerate(SHAPES):
+        points = square.x[square.y == label].flatten(1).T
+        artists.append(
+            Line2D(*points, linestyle="", color=INK, markersize=size, markeredgewidth=0.8, zorder=-0.7, **shape)
+        )
+    lay(fig, place, window, artists)
+
+
+def lay(fig: Figure, place: Transform, window: Bbox, artists: list[Patch | Line2D]) -> None:
+    """Add artists to a figure, in the coordinates of `place` and cut off at the edge of `window`."""
+    for artist in artists:
+        artist.set(transform=place, clip_box=window)
+        fig.add_artist(artist)
+
+
+def render(walk: Walk, step: int) -> Figure:
+    """The walk up to a step: in the whole square, and in the enlarged ball.
+
+    Args:
+        walk: an attack on a point of the plane.
+        step: 0 to the number of its steps.
+    Returns:
+        the figure. Its parts have names (gid), each once a panel: "square ball", "square path", "square clean",
+        "square adversarial", the same for "zoom"; above the enlarged ball the words "answer".
+    Raises:
+        ValueError: names the argument.
+    """
+    check_step(walk, step)
+    behind = backdrop()
+    radius = max(walk.eps, SMALLEST)
+    enlarge = Affine2D().translate(*-walk.x.double().numpy()).scale(1 / radius)
+    square, zoom = behind.axes["square"].transData, enlarge + behind.axes["zoom"].transData
+    frame = behind.axes["zoom"].bbox.frozen()
+    inside = Bbox.intersection(frame, zoom.transform_bbox(Bbox.unit()))
+    with styled():
+        fig = behind.picture()
+        draw_plane(fig, zoom, inside, size=11)
+        draw_walk(fig, "square", square, behind.axes["square"].bbox.frozen(), walk, step, size=13)
+        draw_walk(fig, "zoom", zoom, inside, walk, step, size=17)
+        corner = behind.axes["zoom"].transAxes
+        fig.text(0, 1.09, f"step {step} of {walk.steps}", transform=corner, fontsize=16, va="bottom")
+        says = sayings(walk.probabilities[[step]], plane().classes)[0]
+        fooled = walk.fooled[step]
+        fig.text(
+            *(0, 1.015, f"says {says}: {'fooled' if fooled else 'not fooled'}"),
+            transform=corner, fontsize=16, weight="bold", va="bottom", gid="answer",
+            color=COLORS["adversarial" if fooled else "clean"],
+        )  # fmt: skip
+        larger = f"enlarged × {1 / (2 * ROOM * radius):.2g}"
+        fig.text(1, -0.015, larger, transform=corner, fontsize=13, ha="right", va="top")
+    return fig
+
+
+def draw_walk(fig: Figure, name: str, place: Transform, window: Bbox, walk: Walk, step: int, *, size: float) -> None:
+    """The ball, the path up to the step, and the point before and after, as far as they lie in the unit square."""
+    path = walk.path[: step + 1].numpy()
+    markers = {"linestyle": "", "markeredgecolor": "white", "markeredgewidth": 1.2}
+    color = COLORS["adversarial"]
+    artists: list[Patch | Line2D] = [ball(walk, gid=f"{name} ball")]
+    if walk.steps > 1:
+        artists.append(Line2D(*path.T, color=color, linewidth=2.5, marker=".", markersize=size / 2, gid=f"{name} path"))
+    elif step == 1 and walk.eps > 0:
+        ends = {"posA": path[0], "posB": path[1], "shrinkA": size / 2, "shrinkB": size / 2}
+        head = {"arrowstyle": "-|>", "mutation_scale": 1.2 * size, "linewidth": 2.5}
+        artists.append(FancyArrowPatch(**ends, **head, color=color, gid=f"{name} path"))
+    for role, point, larger in (("clean", walk.x.numpy(), 1.15), ("adversarial", path[-1], 1.0)):
+        look = {"marker": MARKERS[role], "color": COLORS[role], "markersize": larger * size, **markers}
+        artists.append(Line2D(*point[:, None], **look, gid=f"{name} {role}"))
+    for order, artist in enumerate(artists):
+        artist.set_zorder(2 + order)
+    lay(fig, place, window, artists)
+    for marker in artists[-2:]:
+        marker.set_clip_on(False)
+
+
+def ball(walk: Walk, gid: str) -> Patch:
+    """The outline of what the attack may reach: a square in L-inf, a circle in L2."""
+    x, eps = walk.x.numpy(), walk.eps
+    look = {"fill": False, "edgecolor": INK, "linewidth": 2, "linestyle": "--", "gid": gid}
+    return Rectangle(x - eps, 2 * eps, 2 * eps, **look) if walk.norm == "linf" else Circle(x, eps, **look)
+
+
+def check_step(walk: Walk, step: int) -> None:
+    """`step` is one of the walk's."""
+    if step not in range(walk.steps + 1):
+        raise ValueError(f"step is {step!r}; accepted: 0 to {walk.steps}")
+
+
+def verdict(walk: Walk, step: int, distance: float) -> str:
+    """In words: whether and when the model was fooled, and whether the ball holds anything that could fool it.
+
+    Args:
+        walk: an attack on a point.
+        step: 0 to the number of its steps.
+        distance: from the point to the boundary, in the norm of the walk.
+    Returns:
+        a few sentences.
+    Raises:
+        ValueError: names the argument.
+    """
+    check_step(walk, step)
+    name = ATTACK_NAMES[walk.attack].partition(",")[0]
+    where = f"The boundary is {distance:.3f} away in {NORM_NAMES[walk.norm]}"
+    if walk.first is None and walk.eps < distance:
+        outcome = f"{where}, so a ball of eps {walk.eps:g} does not reach it: no attack inside can fool the model."
+    elif walk.first is None:
+        outcome = f"{where}, inside the ball of eps {walk.eps:g}, yet {name} never finds a point that fools the model."
+    elif walk.first == 0:
+        outcome = f"{where}. {name} starts at a point that fools the model already."
+    else:
+        outcome = f"{where}. {name} crosses it at step {walk.first} of {walk.steps}."
+    if walk.first is not None and not walk.fooled[-1]:
+        outcome += " It wanders back later: the result does not fool the model."
+    hint = " Press Play and watch the walk." if step == walk.steps > 1 else ""
+    leaves = bool(((walk.x - walk.eps < 0) | (walk.x + walk.eps > 1)).any())
+    outside = "Hatched: outside [0, 1], where there are no inputs." if leaves else ""
+    return " ".join(filter(None, [outcome + hint, outside, walk.note]))
+
+
+def picture_in_words(walk: Walk, step: int) -> str:
+    """The picture for somebody who cannot see it."""
+    check_step(walk, step)
+    classes = plane().classes
+    start, says = sayings(walk.probabilities[[0, step]], classes)
+    shape = {"linf": "square", "l2": "circle"}[walk.norm]
+    ends = "is fooled" if walk.fooled[step] else "is not fooled"
+    at = "({:.2f}, {:.2f})".format
+    return (
+        f"The unit square, divided by the MLP into {' and '.join(classes)}; around a point of the {classes[walk.y]} "
+        f"at {at(*walk.x)}, the eps-ball of {NORM_NAMES[walk.norm]}, a {shape} of radius {walk.eps:g}. "
+        f"{ATTACK_NAMES[walk.attack]}, starts at {at(*walk.path[0])}, where the model says {start}; "
+        f"after step {step} it is at {at(*walk.path[step])}, the model says {says} and {ends}."
+    )
+
+
+def moons_explorer() -> Explorable:
+    """The explorable: choose a point and an attack, and watch the walk to the boundary step by step.
+
+    Returns:
+        the widget.
+    """
+    attack, norm, eps, point = "bim", "linf", 0.14, 9
+    steps = walk_from(point, attack, norm, eps).steps
+    controls = {
+        "attack": widgets.Dropdown(description="attack", options=invert(ATTACK_NAMES), value=attack),
+        "norm": widgets.Dropdown(description="norm", options=invert(NORM_NAMES), value=norm),
+        "point": widgets.SelectionSlider(description="point", options=point_options(), value=point),
+        "eps": widgets.SelectionSlider(description="eps", options=[(f"{eps:g}", eps) for eps in EPS], value=eps),
+        "step": widgets.IntSlider(description="step", min=0, max=steps, value=steps),
+    }
+    play = widgets.Play(min=0, max=steps, value=steps, interval=500, description="Play the walk")
+    widgets.link((controls["step"], "max"), (play, "max"))
+    widgets.jslink((play, "value"), (controls["step"], "value"))
+
+    def adapt(name: str) -> None:
+        if name == "attack":
+            values = {key: controls[key].value for key in ("point", "attack", "norm", "eps")}
+            controls["step"].max = walk_from(**values).steps
+            controls["step"].value = controls["step"].max
+
+    def of_walk(show: Callable[..., object]) -> Callable[..., object]:
+        return lambda step, **setting: show(walk_from(**setting), step)
+
+    return Explorable(
+        of_walk(render),
+        controls,
+        alt=of_walk(picture_in_words),
+        caption=lambda step, point, norm, **setting: verdict(
+            walk_from(point=point, norm=norm, **setting), step, plane().distance[norm][point]
+        ),
+        adapt=adapt,
+        beside=[play],
+    )
+
+
+def point_options() -> list[tuple[str, int]]:
+    """The points, each with its number and its L2 distance from the boundary."""
+    return [(f"{place + 1}: {gap:.2f} away", place) for place, gap in enumerate(plane().distance["l2"])]
