@@ -209,6 +209,7 @@ def magnified(delta: Tensor) -> tuple[np.ndarray, float, str]:
     Returns:
         the scaled changes `(H, W)` in [-1, 1], the factor (1 for a perturbation of zero), and the factor in words.
 
+    >>> import torch
     >>> magnified(torch.full((1, 2, 2), 0.25))[2]
     'magnified × 4'
     """

@@ -1,19 +1,43 @@
 """The same number, two units: eps in pixels of [0, 1], and eps in normalized pixels."""
 
+from functools import lru_cache
+
 import ipywidgets as widgets
-import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from spai_lab.checks import check_images, check_number
 from spai_lab.data import load
 from spai_lab.models import Normalize
-from spai_lab.style import COLORS, draw_image, figure, styled
+from spai_lab.style import COLORS, Backdrop, frame, image_colors, panels, styled
 from spai_lab.widgets.explorable import Explorable
 
 GRAY_LEVELS = 255
-MARGINS = {"left": 0.01, "right": 0.97, "bottom": 0.16, "top": 0.86, "wspace": 0.14}
+IMAGE = 2.52  # inches: 9 screen pixels for each of the image's 28
+PLACES = {
+    "clean": (0.1, 0.65, IMAGE, IMAGE),
+    "pixel units": (2.85, 0.65, IMAGE, IMAGE),
+    "normalized units": (5.6, 0.65, IMAGE, IMAGE),
+    "levels": (8.5, 0.65, 2.4, IMAGE),
+}
+BARS = {"pixel units": (1, "adversarial"), "normalized units": (0, "baseline")}
+
+
+@lru_cache(maxsize=1)
+def backdrop() -> Backdrop:
+    """What eps leaves as it is: the frames, and the axis of the gray levels."""
+    fig, axes = panels(11.1, 3.7, **PLACES)
+    with styled():
+        for name, role in (("clean", "clean"), ("pixel units", "adversarial"), ("normalized units", "adversarial")):
+            frame(axes[name], role, width=6)
+        ax = axes["levels"]
+        for unit, (place, _) in BARS.items():
+            ax.text(0, place + 0.3, unit, va="bottom")
+        ax.set(yticks=[], xlim=(0, 1.12 * GRAY_LEVELS), ylim=(-0.5, 1.75), xticks=[0, 128, 255])
+        ax.set_title("in gray levels of 255")
+    return Backdrop.of(fig, axes)
 
 
 def render(x: Tensor, eps: float, std: float = Normalize().std) -> Figure:
@@ -24,7 +48,8 @@ def render(x: Tensor, eps: float, std: float = Normalize().std) -> Figure:
         eps: the number, read in both units.
         std: what the model divides pixels by.
     Returns:
-        the figure: clean, both noisy images, and both budgets in gray levels.
+        the figure: clean, both noisy images, and both budgets in gray levels. Its bars and the images have names
+        (gid): "clean", "pixel units", "normalized units", and "bar pixel units", "bar normalized units".
     Raises:
         ValueError: names the argument.
     """
@@ -33,22 +58,25 @@ def render(x: Tensor, eps: float, std: float = Normalize().std) -> Figure:
     check_number("std", std, low=0, exclusive=True)
     coin = 2 * torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)) - 1
     budgets = {"pixel units": eps, "normalized units": std * eps}
-    fig, axes = figure(11, 3.7, columns=[1, 1, 1, 0.05, 1], margins=MARGINS)
+    drawn = [("clean", x, "clean", "every pixel as it is")]
+    for unit, budget in budgets.items():
+        moved = (x + budget * coin).clamp(0, 1)
+        drawn.append((unit, moved, f"{eps:.2f} {unit}", f"a pixel moves by {budget:.3f}"))
+    behind = backdrop()
     with styled():
-        draw_image(axes[0, 0], x, "every pixel as it is", title="clean")
-        for ax, (unit, budget) in zip(axes[0, 1:3], budgets.items(), strict=True):
-            moved = (x + budget * coin).clamp(0, 1)
-            draw_image(ax, moved, f"a pixel moves by {budget:.3f}", role="adversarial", title=f"{eps:.2f} {unit}")
-        axes[0, 3].set_axis_off()
-        ax = axes[0, 4]
-        levels = np.array(list(budgets.values())) * GRAY_LEVELS
-        ax.barh([1, 0], levels, color=[COLORS["adversarial"], COLORS["baseline"]], height=0.5)
-        for place, level in zip((1, 0), levels, strict=True):
-            ax.annotate(f"{level:.0f}", (level, place), xytext=(5, 0), textcoords="offset points", va="center")
-        ax.set(yticks=[], xlim=(0, 1.12 * GRAY_LEVELS), ylim=(-0.5, 1.75), xticks=[0, 128, 255])
-        for place, unit in zip((1, 0), budgets, strict=True):
-            ax.text(0, place + 0.3, unit, va="bottom")
-        ax.set_title("in gray levels of 255")
+        fig = behind.picture()
+        for name, image, title, below in drawn:
+            behind.lay_image(fig, name, image_colors(image), gid=name)
+            place = behind.axes[name].transAxes
+            fig.text(0.5, 1.04, title, transform=place, ha="center", fontsize=14)
+            fig.text(0.5, -0.05, below, transform=place, ha="center", va="top", fontsize=13)
+        place = behind.axes["levels"].transData
+        for unit, (row, role) in BARS.items():
+            level = GRAY_LEVELS * budgets[unit]
+            bar = Rectangle((0, row - 0.25), level, 0.5, facecolor=COLORS[role], gid=f"bar {unit}")
+            bar.set_transform(place)
+            fig.add_artist(bar)
+            fig.text(level + 6, row, f"{level:.0f}", transform=place, va="center", fontsize=13)
     return fig
 
 

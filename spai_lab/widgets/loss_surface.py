@@ -170,7 +170,7 @@ OUTLINED = [withStroke(linewidth=4, foreground="black")]
 @lru_cache(maxsize=8)
 def backdrop(left: Surface, right: Surface) -> Backdrop:
     """What eps does not change: both planes on one scale of loss, with the borders and the names of their regions."""
-    fig, axes = panels(11.2, 5.6, **PLACES)
+    fig, axes = panels(11.2, 5.45, **PLACES)
     highest = max(1.0, float(left.loss.max()), float(right.loss.max()))
     scale = PowerNorm(0.5, 0, highest)
     with styled():
@@ -191,7 +191,7 @@ def tidy_ticks(highest: float) -> list[float]:
     """At most six round numbers from 0 up to `highest`.
 
     >>> tidy_ticks(11.3)
-    [0.0, 2.5, 5.0, 7.5, 10.0]
+    [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
     """
     power = 10 ** math.floor(math.log10(highest))
     step = next(power * factor for factor in (0.2, 0.25, 0.5, 1, 2, 2.5) if highest / (power * factor) < 6)
@@ -202,7 +202,7 @@ def draw_plane(ax: Axes, surface: Surface, scale: PowerNorm) -> None:
     """The loss as shades, the borders between answers as lines, and the answer in each region."""
     span, logits = surface.span, surface.logits
     ax.imshow(
-        surface.loss, origin="lower", extent=(-span, span, -span, span), cmap=SEQUENTIAL, norm=scale,
+        surface.loss.numpy(), origin="lower", extent=(-span, span, -span, span), cmap=SEQUENTIAL, norm=scale,
         interpolation="bilinear",
     )  # fmt: skip
     ticks = np.linspace(-span, span, SIDE)
@@ -210,7 +210,7 @@ def draw_plane(ax: Axes, surface: Surface, scale: PowerNorm) -> None:
     for k in answers.unique().tolist():
         others = logits.clone()
         others[..., k] = -math.inf
-        border = logits[..., k] - others.amax(-1)
+        border = (logits[..., k] - others.amax(-1)).numpy()
         if (border > 0).all():
             continue
         lines = ax.contour(ticks, ticks, border, levels=[0], colors="white", linewidths=2.5)
@@ -326,7 +326,7 @@ def loss_surface(dataset: str | None = None) -> Explorable:
         "image": widgets.Dropdown(description="image", options=image_options(dataset, IMAGES)),
         "eps": widgets.SelectionSlider(description="eps", options=eps_options(SPANS["linf"][0])),
     }
-    controls["eps"].index = STEPS // 4
+    controls["eps"].index = STEPS // 2
 
     def adapt(name: str) -> None:
         if name == "norm":

@@ -20,7 +20,7 @@ from spai_lab.figures import sayings
 from spai_lab.style import COLORS, MARKERS, Backdrop, panels, styled
 from spai_lab.threat import Gradient, input_gradient, norms
 from spai_lab.training import reference
-from spai_lab.widgets.epsilon_explorer import ATTACK_NAMES, ATTACKS, NORM_NAMES, invert
+from spai_lab.widgets.choices import ATTACK_NAMES, ATTACKS, NORM_NAMES, invert
 from spai_lab.widgets.explorable import Explorable
 
 EPS = tuple(round(0.02 * step, 2) for step in range(16))

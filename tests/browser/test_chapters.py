@@ -122,15 +122,8 @@ def test_a_method_on_the_map_opens_its_chapter_in_a_tab(notebook):
     start.page.wait_for_function(f"() => window.jupyterapp.shell.currentWidget.context?.path === '{CHAPTER}.ipynb'")
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("name", ["00_start_here", "01_models_and_threats", CHAPTER])
-def test_a_chapter_runs_from_top_to_bottom(notebook, name):
-    notebook(f"{name}.ipynb").run_all()
-
-
-@pytest.mark.full
-def test_an_exercise_says_what_is_wrong_and_passes_its_solution(notebook):
-    chapter = notebook(f"{CHAPTER}.ipynb")
+def test_an_exercise_says_what_is_wrong_and_passes_its_solution(notebook, excerpt, workplace):
+    chapter = notebook(excerpt(workplace, "exercise.ipynb", "def my_fgsm", "check.fgsm("))
     chapter.run_all()
     verdict = chapter.outputs("check.fgsm(")
     expect(verdict).to_contain_text("Not attempted yet")
@@ -142,3 +135,9 @@ def test_an_exercise_says_what_is_wrong_and_passes_its_solution(notebook):
     chapter.run_cell("def my_fgsm", inspect.getsource(EXERCISES["fgsm"].solution))
     chapter.run_cell("check.fgsm(")
     expect(verdict).to_contain_text("Passed")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["00_start_here", "01_models_and_threats", CHAPTER])
+def test_a_chapter_runs_from_top_to_bottom(notebook, name):
+    notebook(f"{name}.ipynb").run_all()

@@ -46,7 +46,7 @@ def fgsm_by_hand(test_set):
         return torch.stack([model(part).softmax(1) for part in x_adv]), x_adv
 
 
-@pytest.mark.parametrize(("model", "attack", "norm"), product(MODELS, ATTACKS, NORMS))
+@pytest.mark.parametrize(("model", "attack", "norm"), list(product(MODELS, ATTACKS, NORMS)))
 def test_it_draws_at_every_setting(model, attack, norm):
     for target in (None, 3):
         result = sweep("digits", model, attack, norm, target, images=FEW)
@@ -54,7 +54,7 @@ def test_it_draws_at_every_setting(model, attack, norm):
             image = place % FEW
             fig = render(result, image, eps)
             words = [*written(fig), verdict(result, image, eps), describe(result, image, eps)]
-            assert not any(re.search(r"\bnan\b|\binf\b", text) for text in words), words
+            assert not any(re.search(r"\bnan\b|(?<!L-)\binf\b", text) for text in words), words
             named = parts(fig)
             for role in ("clean", "adversarial"):
                 total = sum(named[f"{role} {k}"].get_width() for k in range(10))
@@ -95,7 +95,7 @@ def test_the_images_are_those_of_the_attack(fgsm_by_hand):
         side = len(enlarged) // 28
         assert enlarged.shape == (28 * side, 28 * side, 4)
         middles = enlarged[side // 2 :: side, side // 2 :: side]
-        assert np.abs(middles[..., :3] / 255 - expected[0, :, :, None].numpy()).max() <= 1 / 255
+        assert np.abs(middles[..., :3] / 255 - expected[0, :, :, None].numpy()).max() < 2 / 255
     factor = 1 / (x_adv[step, image] - x_adv[0, image]).abs().max()
     assert named["says perturbation"].get_text() == f"magnified × {factor:.3g}"
 

@@ -1,4 +1,4 @@
-"""What an explorable promises: one output in three forms, no stale picture that looks fresh, no error that is swallowed."""
+"""What an explorable promises: one output in three forms, no stale picture unmarked, no error swallowed."""
 
 import base64
 import html

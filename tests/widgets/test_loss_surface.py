@@ -35,7 +35,7 @@ def data():
     return load("digits")
 
 
-@pytest.mark.parametrize(("attack", "norm"), product(ATTACKS, ORDERS))
+@pytest.mark.parametrize(("attack", "norm"), list(product(ATTACKS, ORDERS)))
 def test_it_draws_at_every_setting(attack, norm):
     for image, span in enumerate(SPANS[norm]):
         pair = both(image, attack, norm, span)
