@@ -138,7 +138,7 @@ def robustness_curves(
             seen[role] = seen.get(role, 0) + 1
         if chance is not None:
             ax.axhline(chance, color=COLORS["baseline"], linewidth=1.5, linestyle=":")
-            ax.annotate("guessing", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+            ax.annotate("guessing", (0.01, chance), xycoords=("axes fraction", "data"), va="bottom")
         trials = {rate.trials for rates in curves.values() for rate in rates.values()}
         ax.set(xlabel=f"eps, {unit}, in pixel units of [0, 1]", ylabel="accuracy", ylim=(-0.02, 1.02))
         ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
