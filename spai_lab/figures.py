@@ -66,7 +66,14 @@ def samples(x: Tensor, y: Tensor, classes: Sequence[str], *, columns: int = 10) 
 
 
 def attack_rows(
-    model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, classes: Sequence[str], *, name: str = "adversarial"
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    x_adv: Tensor,
+    classes: Sequence[str],
+    *,
+    name: str = "adversarial",
+    above: str = "label",
 ) -> Figure:
     """Each image above its adversarial twin, and below them the perturbation, magnified.
 
@@ -77,6 +84,7 @@ def attack_rows(
         x_adv: adversarial images, like `x`.
         classes: the K names.
         name: what the second row is called.
+        above: what `y` is, written above each column: "label" or "target".
     Returns:
         the figure: three rows, N columns.
     """
@@ -84,7 +92,7 @@ def attack_rows(
     with styled():
         said, said_adv = verdicts(model, x, classes), verdicts(model, x_adv, classes)
         for column, label in enumerate(y.tolist()):
-            draw_image(axes[0, column], x[column], said[column], title=f"label {classes[label]}")
+            draw_image(axes[0, column], x[column], said[column], title=f"{above} {classes[label]}")
             draw_image(axes[1, column], x_adv[column], said_adv[column], role="adversarial")
             magnification = draw_perturbation(axes[2, column], x_adv[column] - x[column], title="")
             axes[2, column].set_xlabel(f"× {magnification:.2g}")

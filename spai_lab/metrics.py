@@ -73,8 +73,10 @@ def accuracy_rate(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 1
     return Rate(len(x) - hits(model, x, y, targeted=False, batch_size=batch_size), len(x))
 
 
-def success_rate(model: nn.Module, x_adv: Tensor, y: Tensor, *, targeted: bool = False, batch_size: int = 1000) -> Rate:
-    """How many inputs fool the model: any wrong class, or the target class if `targeted`.
+def fooled_rate(model: nn.Module, x_adv: Tensor, y: Tensor, *, targeted: bool = False, batch_size: int = 1000) -> Rate:
+    """How many inputs the model misreads, or takes for the target class if `targeted`.
+
+    Inputs that it misread before the attack count too; exercise 3 of chapter 01 counts only those that were turned.
 
     Args:
         model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.

@@ -34,7 +34,7 @@ class Normalize(nn.Module):
 def softmax_regression(
     shape: Shape = (1, 28, 28), classes: int = 10, *, generator: torch.Generator | None = None
 ) -> nn.Module:
-    """Softmax regression: one linear layer, the victim whose worst case has a closed form.
+    """Softmax regression: one linear layer, the victim whose worst case, one class against another, has a closed form.
 
     Args:
         shape: `(C, H, W)` of an input.

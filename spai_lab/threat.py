@@ -253,3 +253,19 @@ def fooled(model: nn.Module, x_adv: Tensor, y: Tensor, *, targeted: bool = False
         return torch.zeros(0, dtype=torch.bool, device=x_adv.device)
     hit = logits_of(model, x_adv, y).argmax(1) == y
     return hit if targeted else ~hit
+
+
+def recording(path: list[Tensor], gradient: Gradient = input_gradient) -> Gradient:
+    """A `gradient` hook that notes every place where the attack asks for the slope: its iterates.
+
+    >>> path = []
+    >>> hook = recording(path, lambda model, x, y: x)
+    >>> hook(None, torch.zeros(1, 2), torch.tensor([0])), path
+    (tensor([[0., 0.]]), [tensor([[0., 0.]])])
+    """
+
+    def recorded(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        path.append(x.detach().clone())
+        return gradient(model, x, y)
+
+    return recorded

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from spai_lab.attacks.evasion import fgsm
-from spai_lab.metrics import Rate, accuracy_rate, robustness_curve, success_rate
+from spai_lab.metrics import Rate, accuracy_rate, fooled_rate, robustness_curve
 
 # The pixels are the logits of four classes.
 MODEL = nn.Flatten()
@@ -42,8 +42,8 @@ def test_a_rate_reads_like_a_sentence():
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 1000])
 def test_rates_count_by_the_largest_logit(batch_size):
     assert accuracy_rate(MODEL, X, Y, batch_size=batch_size) == Rate(4, 5)
-    assert success_rate(MODEL, X, Y, batch_size=batch_size) == Rate(1, 5)
-    assert success_rate(MODEL, X, Y, targeted=True, batch_size=batch_size) == Rate(4, 5)
+    assert fooled_rate(MODEL, X, Y, batch_size=batch_size) == Rate(1, 5)
+    assert fooled_rate(MODEL, X, Y, targeted=True, batch_size=batch_size) == Rate(4, 5)
 
 
 def test_a_curve_falls_from_the_clean_accuracy_to_zero():
@@ -55,7 +55,7 @@ def test_a_curve_falls_from_the_clean_accuracy_to_zero():
 VALID = {
     Rate: {"hits": 1, "trials": 2},
     accuracy_rate: {"model": MODEL, "x": X, "y": Y},
-    success_rate: {"model": MODEL, "x_adv": X, "y": Y},
+    fooled_rate: {"model": MODEL, "x_adv": X, "y": Y},
     robustness_curve: {"model": MODEL, "x": X, "y": Y, "attack": fgsm, "eps": [0.1]},
 }
 LABELS = [(Y[:2], "y is an int64 tensor of shape (2,)", "(5,)"), (Y + 4, "y has a label 6", "0 to 3")]
@@ -76,7 +76,7 @@ WRONG = {
         "y": LABELS,
         "batch_size": SIZES,
     },
-    success_rate: {
+    fooled_rate: {
         "model": MODELS,
         "x_adv": [(X * 2, "x_adv has values", "[0, 1]"), (X.int(), "x_adv is an int32 tensor", "floating point")],
         "y": LABELS,
@@ -107,4 +107,4 @@ def test_a_rate_of_nothing_is_refused(refuses):
     refuses(
         accuracy_rate, {"model": MODEL, "x": X[:0], "y": Y[:0]}, "x is a float32 tensor of shape (0,", "at least one"
     )
-    refuses(success_rate, {"model": MODEL, "x_adv": X[:0], "y": Y[:0]}, "x_adv is", "at least one input")
+    refuses(fooled_rate, {"model": MODEL, "x_adv": X[:0], "y": Y[:0]}, "x_adv is", "at least one input")

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from spai_lab.checks import check_images, check_labels, describe
+from spai_lab.checks import check_count, check_images, check_labels, describe
 
 SPLIT_SEED = 1807
 
@@ -25,7 +26,7 @@ class Dataset:
         ValueError: a part is not as said above; names it.
 
     Training uses `train`; every choice (early stop, hyperparameters) uses `val`; `test` is for the final figure alone.
-    Each part is in random order, so that its first inputs are a fair sample; MNIST's test part keeps the official one.
+    Each part is in random order but MNIST's test part, which keeps the official one; `sample` draws from it fairly.
     """
 
     name: str
@@ -65,6 +66,29 @@ class Dataset:
     def num_classes(self) -> int:
         """How many labels there are."""
         return len(self.classes)
+
+    def sample(self, count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Test inputs drawn without replacement, and their labels.
+
+        The first ones of MNIST are no fair sample: its test file holds the harder half first.
+
+        Args:
+            count: how many, at most all; `x_test` may hold fewer, then all come, in random order.
+            seed: of the draw; the same seed gives the same inputs.
+        Returns:
+            `(x, y)`.
+        Raises:
+            ValueError: `count` is not a whole number of at least 1.
+
+        >>> from spai_lab.data import load
+        >>> x, y = load("digits").sample(5)
+        >>> x.shape, y.shape
+        (torch.Size([5, 1, 28, 28]), torch.Size([5]))
+        """
+        check_count("count", count)
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(self.x_test), generator=generator)[:count]
+        return self.x_test[chosen], self.y_test[chosen]
 
     def __repr__(self) -> str:
         return f"Dataset {self.name}: {_sizes(self)}; shape {self.shape}; {self.num_classes} classes"

@@ -343,7 +343,7 @@ pgd = Exercise(
         **Projected gradient descent.** Write `my_pgd(model, x, y, eps, step_size, steps)`: start at `x`, and in
         each step
 
-        $$x_{t+1} = \Pi_{B(x, \epsilon)}\left(x_t + \alpha \, \mathrm{sign}(\nabla_x L(f(x_t), y))\right)$$
+        $$x_{k+1} = \Pi_{B(x, \epsilon)}\left(x_k + \alpha \, \mathrm{sign}(\nabla_x L(f(x_k), y))\right)$$
 
         with $\alpha$ = `step_size`. The package's `pgd` starts at a random point of the ball; here the start is
         `x`.

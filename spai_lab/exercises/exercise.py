@@ -267,7 +267,7 @@ def agree(results: Sequence[np.ndarray], others: Sequence[np.ndarray], tolerance
 def diagnosis(exercise: Exercise, results: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> str:
     """The sentence that helps most: that of the mistake which gives the same results, else what stands out in them.
 
-    Of an answer with several mistakes, the first wrong result decides, if a single mistake gives it.
+    A mistake that gives the first wrong result alone, and no other does, is offered as a guess.
     """
     right = [agree([result], [truth], exercise.tolerance) for result, truth in zip(results, truths, strict=True)]
     first = right.index(False)
@@ -278,10 +278,9 @@ def diagnosis(exercise: Exercise, results: Sequence[np.ndarray], truths: Sequenc
             return sentence(mistake)
         if agree(results[first : first + 1], same[first : first + 1], exercise.tolerance):
             suspects.append(mistake)
-    if len(suspects) == 1:
-        return sentence(suspects[0])
     case = exercise.cases()[first]
-    return exercise.look(results[first], **case) or difference(results[first], truths[first], case)
+    seen = exercise.look(results[first], **case) or difference(results[first], truths[first], case)
+    return f"{seen} A guess: {sentence(suspects[0])}" if len(suspects) == 1 else seen
 
 
 def difference(result: np.ndarray, truth: np.ndarray, case: Case) -> str:

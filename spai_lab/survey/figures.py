@@ -18,7 +18,7 @@ from spai_lab.data import Dataset
 from spai_lab.style import COLORS, MARKERS, figure, styled
 from spai_lab.survey.regions import shade, short_name
 from spai_lab.survey.taxonomy import Row, load_taxonomy
-from spai_lab.threat import fooled, fresh_generator, input_gradient
+from spai_lab.threat import fooled, fresh_generator, input_gradient, recording, steepest
 
 STAGES = ("training data", "training", "model", "inference", "answer")
 
@@ -33,7 +33,7 @@ class Strike:
     holds: Callable[[Row], bool]
 
 
-ATTACKS = (
+STRIKES = (
     Strike("training data", "Poisoning", "poisoned", lambda row: row.shape == "poisoning_attack"),
     Strike("training", "Collaboration leaks", "private", lambda row: row.class_ == "leak in collaboration"),
     Strike("model", "Backdoored models", "poisoned", lambda row: row.shape == "model_attack"),
@@ -100,7 +100,7 @@ def figure_phases(rows: Sequence[Row] | None = None) -> Figure:
     ax.set(position=(0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, HEIGHT))
     ax.axis("off")
     _draw_life(ax)
-    for strike in ATTACKS:
+    for strike in STRIKES:
         callout = _callout(strike, rows)
         x, bottom = CENTERS[strike.stage], BOX_TOP + ARROW
         _draw_callout(ax, callout, x, bottom + callout.height)
@@ -273,15 +273,12 @@ def _draw_white_box(ax: Axes, model: nn.Module, x: Tensor, y: Tensor, eps: float
 
     coarse, _ = _grid(13)
     direction = input_gradient(model, coarse, y.expand(len(coarse)))
-    direction = _points(direction / direction.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1))
+    direction = _points(steepest(direction, "l2"))
     ax.quiver(*_points(coarse).T, *direction.T, color=COLORS["adversarial"], alpha=0.55, scale=28, width=0.004)
 
-    steps = 10
-    path = [x] + [
-        pgd(model, x, y, eps=eps, norm="l2", steps=count, step_size=2.5 * eps / steps, random_start=False)
-        for count in range(1, steps + 1)
-    ]
-    walked = _points(torch.cat(path))
+    path: list[Tensor] = []
+    x_adv = pgd(model, x, y, eps=eps, norm="l2", steps=10, random_start=False, gradient=recording(path))
+    walked = _points(torch.cat([*path, x_adv]))
     ax.plot(*walked.T, "-", color=COLORS["adversarial"], linewidth=3, zorder=5)
     ax.plot(*walked[1:-1].T, "o", color=COLORS["adversarial"], markersize=5, zorder=5)
     _draw_point(ax, walked[-1], "adversarial", "after pgd")

@@ -20,9 +20,10 @@ from spai_lab.attacks.evasion import fgsm, pgd
 from spai_lab.data import load
 from spai_lab.files import data_folder, write_atomically
 from spai_lab.metrics import Rate, accuracy_rate
+from spai_lab.models import lenet, madry
 from spai_lab.training import manifest, reference
 
-ATTACKS: dict[str, Callable[..., Tensor] | None] = {"none": None, "fgsm": fgsm, "pgd": pgd}
+BY_NAME: dict[str, Callable[..., Tensor] | None] = {"none": None, "fgsm": fgsm, "pgd": pgd}
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def earlier_rows(file: Path, head: dict) -> list[dict]:
 
 def accuracy_left(model: nn.Module, x: Tensor, y: Tensor, job: Job, seed: int) -> Rate:
     """The accuracy that a job's attack leaves, attacked and counted a thousand images at a time."""
-    attack = ATTACKS[job.attack]
+    attack = BY_NAME[job.attack]
     if attack is None:
         return accuracy_rate(model, x, y)
     generator = torch.Generator().manual_seed(seed)
@@ -165,21 +166,25 @@ def attack_table(measurement: dict) -> str:
     Returns:
         Markdown.
     """
-    lines = ["| model | attack | eps | accuracy left |", "|---|---|---:|---|"]
+    lines = ["| model | attack | eps | accuracy left | 95 % interval | n |", "|---|---|---:|---:|---:|---:|"]
     for row in measurement["rows"]:
         attack = f"{row['attack']}-{row['steps']}" if row["steps"] else row["attack"]
         eps = f"{row['eps']:g}" if row["eps"] else "–"
-        lines.append(f"| {row['model']} | {attack} | {eps} | {Rate(row['hits'], row['trials'])} |")
+        rate = Rate(row["hits"], row["trials"])
+        low, high = (f"{100 * end:.1f}" for end in rate.interval)
+        left = f"{100 * rate.value:.1f} %"
+        lines.append(f"| {row['model']} | {attack} | {eps} | {left} | {low} to {high} | {rate.trials:,} |")
     return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published figure beside ours, measured on the set-up that `ours` names."""
+    """A published figure beside ours; `ours` names our set-up, and `differs` what it differs in, if in anything."""
 
     figure: dict
     measured: Rate
     ours: str
+    differs: str = ""
 
     @property
     def value(self) -> float:
@@ -188,22 +193,29 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Whether ours is within the tolerance that the ledger stated before the measurement."""
-        tolerance = self.figure["tolerance"]
-        within = abs(self.value - self.figure["value"]) <= tolerance
-        return f"{'reproduced' if within else 'deviates'} (tolerance {100 * tolerance:g} points)"
+        """Whether ours is within the tolerance that the ledger stated before; another set-up reproduces nothing."""
+        tolerance, gap = self.figure["tolerance"], self.value - self.figure["value"]
+        within = abs(gap) <= tolerance
+        if self.differs:
+            return f"not comparable ({self.differs}); {100 * gap:+.1f} points"
+        word = "reproduced" if within else "deviates"
+        return f"{word}: {100 * gap:+.1f} points, tolerance {100 * tolerance:g}"
 
 
 def gradient_attacks_compared(measurement: dict) -> list[Comparison]:
     """The published figures for one-step attacks and undefended models, each beside the row measured for it."""
     ledger = published()
-    lenet = "a LeNet-size network, much smaller"
+    sizes = [sum(p.numel() for p in victim().parameters()) for victim in (lenet, madry)]
+    smaller = "our network has {:,} parameters, theirs {:,}".format(*sizes)
     jobs = {
-        "fgsm-softmax": ({"model": "softmax", "attack": "fgsm", "eps": 0.25}, "softmax regression"),
-        "fgsm-undefended": ({"model": "lenet", "attack": "fgsm", "eps": 0.3}, lenet),
-        "natural-undefended": ({"model": "lenet", "attack": "none"}, lenet),
+        "fgsm-softmax": ({"model": "softmax", "attack": "fgsm", "eps": 0.25}, "softmax regression", ""),
+        "fgsm-undefended": ({"model": "lenet", "attack": "fgsm", "eps": 0.3}, "LeNet-size network", smaller),
+        "natural-undefended": ({"model": "lenet", "attack": "none"}, "LeNet-size network", smaller),
     }
-    return [Comparison(ledger[key], measured_rate(measurement, **job), ours) for key, (job, ours) in jobs.items()]
+    return [
+        Comparison(ledger[key], measured_rate(measurement, **job), ours, differs)
+        for key, (job, ours, differs) in jobs.items()
+    ]
 
 
 def comparison_table(comparisons: list[Comparison]) -> str:

@@ -57,8 +57,9 @@ class Adversarial:
         eps: radius of the ball in L-inf, in pixel units of [0, 1].
         steps: steps of `pgd`, from a random start.
         step_size: size of a step, in pixel units.
-    Reference: Madry et al. 2017, arXiv 1706.06083, equation 2.1; Wong et al. 2020, arXiv 2001.03994, algorithm 3, with
-        one step.
+    Reference: Madry et al. 2017, arXiv 1706.06083, equation 2.1; with `steps=1` Wong et al. 2020, arXiv 2001.03994,
+        algorithm 3 (fast adversarial training).
+    Simplified: the reference models take few, long steps.
     """
 
     eps: float

@@ -39,9 +39,9 @@ def offline_datasets() -> tuple[str, ...]:
 
 @lru_cache(maxsize=2)
 def sample_images(dataset: str, count: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """The first images of a test set, which are a fair sample, with their labels and the names of the classes."""
+    """A sample of a test set, with its labels and the names of the classes."""
     data = load(dataset)
-    return data.x_test[:count].clone(), data.y_test[:count].clone(), data.classes
+    return *data.sample(count), data.classes
 
 
 def invert(names: dict[str, str]) -> list[tuple[str, str]]:

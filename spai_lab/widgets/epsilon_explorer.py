@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Transform
 from torch import Tensor
 
@@ -195,10 +196,8 @@ def draw_curve(ax: Axes, sweep: Sweep) -> None:
         ends[f"taken for {sweep.classes[sweep.target]}"] = sweep.success()
     for number, (name, rates) in enumerate(ends.items()):
         draw_rates(ax, rates, name, "adversarial", number)
-        ax.annotate(
-            name, (1.02, rates[sweep.eps[-1]].value), xycoords=("axes fraction", "data"), va="center",
-            color=COLORS["adversarial"],
-        )  # fmt: skip
+        place, color = rates[sweep.eps[-1]].value, ax.lines[-1].get_color()
+        ax.annotate(name, (1.02, place), xycoords=("axes fraction", "data"), va="center", color=color)
     for line in ax.lines:
         line.set_markersize(5)
     ax.axhline(1 / len(sweep.classes), color=COLORS["baseline"], linewidth=1.5, linestyle="--")
@@ -278,6 +277,7 @@ def draw_present(fig: Figure, place: Transform, sweep: Sweep, eps: float) -> Non
             fontsize=15,
             weight="bold",
             transform=place,
+            path_effects=[withStroke(linewidth=4, foreground="white")],
             gid=name,
         )
 
@@ -314,7 +314,11 @@ def verdict(sweep: Sweep, image: int, eps: float) -> str:
     else:
         happened = f"{before} → {after} at eps {eps:g}." if before != after else f"Still {after} at eps {eps:g}."
         hint = " Move eps to the right and watch the adversarial bars." if eps == 0 else ""
-        reach = f"No eps of the grid {aim}." if smallest is None else f"The smallest eps that {aim}: {smallest:g}."
+        reach = (
+            f"No eps of the grid {aim}."
+            if smallest is None
+            else f"The smallest eps of the grid that {aim}: {smallest:g}."
+        )
         outcome = f"{happened}{hint} {reach}"
     left = f"Accuracy left: {sweep.accuracy()[eps]}."
     success = "" if sweep.target is None else f"Taken for the target: {sweep.success()[eps]}."

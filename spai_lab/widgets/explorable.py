@@ -18,7 +18,7 @@ STYLE = """<style>
 .spai-explorable { --jp-widgets-font-size: 15px; --jp-widgets-inline-height: 32px }
 .spai-picture img { max-width: 100%; height: auto; display: block }
 .spai-picture p { font-size: 16px; line-height: 1.4; margin: 0.3em 0 0; max-width: 68em }
-.spai-stale img { opacity: 0.25 }
+.spai-stale img, .spai-stale p { opacity: 0.25 }
 .spai-status { font-size: 16px; font-weight: 600; line-height: 1.4; min-height: 1.4em }
 </style>"""
 CONTROL_WIDTH, SLIDER_WIDTH = "230px", "479px"  # two controls and the gap between them are as wide as a slider
@@ -84,6 +84,7 @@ class Explorable(VBox):
         board = Box([*self.controls.values(), *beside], layout=Layout(flex_flow="row wrap", grid_gap="2px 15px"))
         super().__init__([HTML(STYLE), board, self._status, self._picture], layout=Layout(padding="4px"))
         self.add_class("spai-explorable")
+        self._say("")
         self.draw()
         for name, control in self.controls.items():
             control.observe(lambda change, name=name: self._changed(name), names="value")
@@ -97,8 +98,8 @@ class Explorable(VBox):
         """Draw the picture for the present values, and say what it shows."""
         values = self.values
         fig = self.render(**values)
-        self.alt, self.caption = words(self._alt, values), words(self._caption, values)
-        self.png = to_png(fig)
+        png, alt, caption = to_png(fig), words(self._alt, values), words(self._caption, values)
+        self.png, self.alt, self.caption = png, alt, caption
         width, height = (fig.get_size_inches() * SETTINGS["figure.dpi"]).round().astype(int)
         self._picture.value = (
             f'<img src="data:image/png;base64,{base64.b64encode(self.png).decode()}" alt="{html.escape(self.alt)}" '

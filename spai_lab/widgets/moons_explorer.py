@@ -18,7 +18,7 @@ from spai_lab.checks import NORMS, check_batch, check_choice, check_count, descr
 from spai_lab.data import load
 from spai_lab.figures import sayings
 from spai_lab.style import COLORS, MARKERS, Backdrop, panels, styled
-from spai_lab.threat import Gradient, input_gradient, norms
+from spai_lab.threat import norms, recording
 from spai_lab.training import reference
 from spai_lab.widgets.choices import ATTACK_NAMES, ATTACKS, NORM_NAMES, invert
 from spai_lab.widgets.explorable import Explorable
@@ -27,6 +27,7 @@ EPS = tuple(round(0.02 * step, 2) for step in range(16))
 POINTS = 20
 SHOWN = 200
 SIDE = 301  # points of the grid on which the boundary is found
+SLACK = 2**0.5 / (SIDE - 1)  # by so much a distance to the boundary's corners may be too long
 INK = "#333333"
 LAND = ("#f0f0f0", "#c6c6c6")  # one gray for each answer: colors mean clean and adversarial
 SHAPES = ({"marker": "^", "markerfacecolor": "white"}, {"marker": "v", "markerfacecolor": INK})
@@ -69,22 +70,6 @@ class Walk:
     def first(self) -> int | None:
         """The first step at which the model is wrong; None if it never is."""
         return self.fooled.index(True) if any(self.fooled) else None
-
-
-def recording(path: list[Tensor], gradient: Gradient = input_gradient) -> Gradient:
-    """A `gradient` hook that notes every place where the attack asks for the slope: its iterates.
-
-    >>> path = []
-    >>> hook = recording(path, lambda model, x, y: x)
-    >>> hook(None, torch.zeros(1, 2), torch.tensor([0])), path
-    (tensor([[0., 0.]]), [tensor([[0., 0.]])])
-    """
-
-    def recorded(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        path.append(x.detach().clone())
-        return gradient(model, x, y)
-
-    return recorded
 
 
 @torch.no_grad()
@@ -351,10 +336,10 @@ def verdict(walk: Walk, step: int, distance: float) -> str:
     check_step(walk, step)
     name = ATTACK_NAMES[walk.attack].partition(",")[0]
     where = f"The boundary is {distance:.3f} away in {NORM_NAMES[walk.norm]}"
-    if walk.first is None and walk.eps < distance:
+    if walk.first is None and walk.eps < distance - SLACK:
         outcome = f"{where}, so a ball of eps {walk.eps:g} does not reach it: no attack inside can fool the model."
     elif walk.first is None:
-        outcome = f"{where}, inside the ball of eps {walk.eps:g}, yet {name} never finds a point that fools the model."
+        outcome = f"{where}, within reach of eps {walk.eps:g}, yet {name} never finds a point that fools the model."
     elif walk.first == 0:
         outcome = f"{where}. {name} starts at a point that fools the model already."
     else:

@@ -10,10 +10,6 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-pytest.importorskip("torchattacks")
-pytest.importorskip("foolbox")
-pytest.importorskip("art")
-
 from benchmarks.attacks import COMPETITORS, median_ratio, peak_growth
 
 

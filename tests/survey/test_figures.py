@@ -6,7 +6,7 @@ from torch import nn
 
 from spai_lab.data import load
 from spai_lab.style import to_png
-from spai_lab.survey.figures import ATTACKS, DEFENSES, figure_knowledge, figure_phases
+from spai_lab.survey.figures import DEFENSES, STRIKES, figure_knowledge, figure_phases
 from spai_lab.survey.taxonomy import load_taxonomy
 
 
@@ -33,13 +33,13 @@ def drawn_points(ax, label):
 
 @pytest.mark.parametrize("row", load_taxonomy(), ids=lambda row: row.id)
 def test_a_row_stands_in_one_place_of_a_models_life(row):
-    places = [strike.title for strike in (*ATTACKS, *DEFENSES) if strike.holds(row)]
+    places = [strike.title for strike in (*STRIKES, *DEFENSES) if strike.holds(row)]
     assert len(places) == (0 if row.part == "tables and figures" else 1), places
 
 
 def test_attacks_stand_above_and_defenses_below():
     assert all(
-        not row.part.startswith("defenses") for strike in ATTACKS for row in load_taxonomy() if strike.holds(row)
+        not row.part.startswith("defenses") for strike in STRIKES for row in load_taxonomy() if strike.holds(row)
     )
     attacks = ("evasion", "poisoning", "threats")
     assert all(row.part not in attacks for strike in DEFENSES for row in load_taxonomy() if strike.holds(row))

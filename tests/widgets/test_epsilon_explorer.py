@@ -120,7 +120,7 @@ def test_the_smallest_eps_is_the_first_that_fools(test_set, fgsm_by_hand):
         wrong = [eps for eps, row in zip(GRIDS["linf"], answers, strict=True) if row[image] != y[image]]
         assert result.smallest(image) == (wrong[0] if wrong else None)
         if wrong and wrong[0] > 0:
-            assert f"The smallest eps that fools it: {wrong[0]:g}." in verdict(result, image, wrong[0])
+            assert f"The smallest eps of the grid that fools it: {wrong[0]:g}." in verdict(result, image, wrong[0])
             assert f"{y[image]} → " in verdict(result, image, wrong[0])
 
 

@@ -107,6 +107,12 @@ def test_a_slow_control_says_so_and_the_picture_is_pale_until_it_is_new(slider):
     assert "computing" not in page(explorable)
 
 
+def test_the_line_for_what_happens_takes_its_room_from_the_start(explorable, slider):
+    lines = page(explorable).count('class="spai-status"')
+    slider.value = 8
+    assert page(explorable).count('class="spai-status"') == lines == 1
+
+
 def test_a_quick_control_does_not_flicker(slider):
     seen = []
 

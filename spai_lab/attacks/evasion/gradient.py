@@ -76,7 +76,7 @@ def bim(
 ) -> Tensor:
     r"""Basic iterative method: many small steps from the input itself, each brought back into the ball.
 
-    $x_0 = x, \quad x_{t+1} = \Pi_{B(x, \epsilon)}\left(x_t + \alpha \, d(\nabla_x L(f(x_t), y))\right)$,
+    $x_0 = x, \quad x_{k+1} = \Pi_{B(x, \epsilon)}\left(x_k + \alpha \, d(\nabla_x L(f(x_k), y))\right)$,
     with $d$ the sign in L-inf and the unit vector in L2.
 
     Args:
@@ -96,6 +96,7 @@ def bim(
         ValueError: an argument is out of its range; names it.
     Reference: Kurakin et al. 2016, arXiv 1607.02533, section 2.2.
     Survey: evasion, white-box.
+    Simplified: the paper steps by one gray level, min(eps + 4, 1.25 eps) times, eps in gray levels; here both are free.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> x, y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 2])
@@ -130,8 +131,8 @@ def pgd(
 ) -> Tensor:
     r"""Projected gradient descent: climb the loss from a random point, come back into the ball, repeat.
 
-    $x_{t+1} = \Pi_{B(x, \epsilon)}\left(x_t + \alpha \, d(\nabla_x L(f(x_t), y))\right)$,
-    with $d$ the steepest direction of the norm and $x_0$ drawn uniformly from the ball.
+    $x_{k+1} = \Pi_{B(x, \epsilon)}\left(x_k + \alpha \, d(\nabla_x L(f(x_k), y))\right)$,
+    with $d$ the steepest direction of the norm, and $x_0$ drawn uniformly from the ball, then clipped to [0, 1].
 
     Args:
         model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
@@ -199,8 +200,9 @@ def mim(
 ) -> Tensor:
     r"""Momentum iterative method: steps follow a running sum of gradients, so that one odd gradient matters less.
 
-    $g_{t+1} = \mu \, g_t + \frac{\nabla_x L(f(x_t), y)}{\|\nabla_x L(f(x_t), y)\|_1}, \quad
-    x_{t+1} = \Pi_{B(x, \epsilon)}\left(x_t + \alpha \, d(g_{t+1})\right)$
+    $g_{k+1} = \mu \, g_k + \frac{\nabla_x L(f(x_k), y)}{\|\nabla_x L(f(x_k), y)\|_1}, \quad
+    x_{k+1} = \Pi_{B(x, \epsilon)}\left(x_k + \alpha \, d(g_{k+1})\right)$,
+    with $d$ the sign in L-inf and the unit vector in L2.
 
     Args:
         model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
@@ -219,7 +221,8 @@ def mim(
     Raises:
         ValueError: an argument is out of its range; names it.
     Reference: Dong et al. 2018, arXiv 1710.06081, algorithm 1.
-    Survey: evasion, white-box; its examples transfer better.
+    Survey: evasion, white-box; made for transfer (chapter 04).
+    Simplified: nothing; the projection is added for other step sizes, and for the range [0, 1].
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> x, y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 2])
@@ -234,7 +237,7 @@ def mim(
     gradient = checked(gradient)
     x_adv, g = x, torch.zeros_like(x)
     for _ in range(steps):
-        g_t = gradient(model, x_adv, y)
-        g = decay * g + g_t / per_image(norms(g_t, "l1").clamp_min(torch.finfo(x.dtype).tiny), x)
+        slope = gradient(model, x_adv, y)
+        g = decay * g + slope / per_image(norms(slope, "l1").clamp_min(torch.finfo(x.dtype).tiny), x)
         x_adv = project(x_adv + ascent * alpha * steepest(g, norm), x, eps, norm)
     return x_adv

@@ -30,7 +30,8 @@ MISCHIEF = 0.25  # the share of images that the smallest fault to be caught cost
 
 
 def by_torchattacks(attack, model, x, y, *, eps, norm="linf", alpha=None, targeted=False, random_start=False):
-    torchattacks = pytest.importorskip("torchattacks")
+    import torchattacks
+
     peer = {
         (fgsm, "linf"): lambda: torchattacks.FGSM(model, eps),
         (bim, "linf"): lambda: torchattacks.BIM(model, eps, alpha, STEPS),
@@ -44,7 +45,8 @@ def by_torchattacks(attack, model, x, y, *, eps, norm="linf", alpha=None, target
 
 
 def by_foolbox(attack, model, x, y, *, eps, norm="linf", alpha=None, targeted=False, random_start=False):
-    foolbox = pytest.importorskip("foolbox")
+    import foolbox
+
     steps = {"abs_stepsize": alpha, "steps": STEPS, "random_start": random_start}
     peer = {
         (fgsm, "linf"): lambda: foolbox.attacks.LinfFastGradientAttack(),
@@ -59,7 +61,6 @@ def by_foolbox(attack, model, x, y, *, eps, norm="linf", alpha=None, targeted=Fa
 
 
 def by_art(attack, model, x, y, *, eps, norm="linf", alpha=None, targeted=False, random_start=False):
-    pytest.importorskip("art")
     from art.attacks.evasion import (
         BasicIterativeMethod,
         FastGradientMethod,

@@ -13,8 +13,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from spai_lab.attacks.evasion import pgd
-from spai_lab.metrics import success_rate
+from spai_lab.attacks.evasion import bim, mim, pgd
+from spai_lab.metrics import fooled_rate
 from spai_lab.models import mlp, softmax_regression
 from spai_lab.threat import fooled, input_gradient
 
@@ -213,7 +213,7 @@ def test_success_rises_with_eps_and_targets_are_reached(attack, few_steps, digit
 
         def share(eps, labels=labels, targeted=targeted):
             x_adv = attack(model, x, labels, eps=eps, targeted=targeted, **few_steps(attack))
-            return success_rate(model, x_adv, labels, targeted=targeted).value
+            return fooled_rate(model, x_adv, labels, targeted=targeted).value
 
         shares = [share(eps) for eps in (0, 0.1, 0.3)]
         assert shares[0] < 0.2 and shares[0] < shares[1] <= shares[2]
@@ -231,3 +231,17 @@ def test_the_hook_decides_where_an_attack_goes(attack, few_steps):
         **few_steps(attack),
     )
     assert torch.allclose(x_adv, x + 0.1)
+
+
+@pytest.mark.parametrize(("attack", "factor"), [(bim, 1), (mim, 1), (pgd, 2.5)])
+def test_default_step_size_is_the_one_that_the_docstring_says(attack, factor):
+    visited = []
+
+    def uphill(model, x, y):
+        visited.append(x.clone())
+        return torch.ones_like(x)
+
+    x = torch.full((2, 1, 4, 4), 0.5)
+    start = {"random_start": False} if attack is pgd else {}
+    attack(mlp((1, 4, 4), 3), x, torch.tensor([0, 1]), eps=0.2, steps=10, gradient=uphill, **start)
+    torch.testing.assert_close(visited[1] - visited[0], torch.full_like(x, factor * 0.2 / 10))

@@ -1,0 +1,105 @@
+"""Measurements: resumed where they stopped, told apart by what they depend on, and held beside the ledger honestly."""
+
+import json
+
+import pytest
+
+from spai_lab.metrics import Rate
+from spai_lab.survey import measure as measure_module
+from spai_lab.survey.measure import (
+    GRADIENT_ATTACKS,
+    Comparison,
+    Job,
+    attack_table,
+    comparison_table,
+    gradient_attacks_compared,
+    load_measurement,
+    measure,
+    measured_rate,
+    published,
+)
+from spai_lab.training import manifest
+
+JOBS = (Job("softmax", "none", images=50), Job("softmax", "fgsm", eps=0.25, images=50))
+
+
+@pytest.fixture
+def committed():
+    return load_measurement("gradient_attacks")
+
+
+def test_committed_measurement_is_complete_and_of_the_committed_weights(committed):
+    fields = list(Job.__dataclass_fields__)
+    assert {Job(**{field: row[field] for field in fields}) for row in committed["rows"]} == set(GRADIENT_ATTACKS)
+    entries = manifest()["models"]
+    assert committed["weights"] == {model: entries[f"{model}-mnist"]["sha256"] for model in committed["weights"]}
+
+
+def test_more_steps_leave_less(committed):
+    for model in ("lenet", "lenet-robust"):
+        for eps in (0.1, 0.2, 0.3):
+            one, many = (measured_rate(committed, model=model, attack=name, eps=eps) for name in ("fgsm", "pgd"))
+            assert many.hits < one.hits
+
+
+def test_interrupted_run_goes_on_where_it_stopped(mnist, tmp_path, monkeypatch):
+    file, seen = tmp_path / "m.json", []
+    true = measure_module.accuracy_left
+
+    def interrupted(model, x, y, job, seed):
+        if job.attack == "fgsm" and len(seen) < 2:
+            seen.append(job)
+            raise KeyboardInterrupt
+        seen.append(job)
+        return true(model, x, y, job, seed)
+
+    monkeypatch.setattr(measure_module, "accuracy_left", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure("m", JOBS, file=file)
+    kept = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    assert [row["attack"] for row in kept] == ["none"]
+    rows = measure("m", JOBS, file=file)["rows"]
+    assert rows[0] == kept[0]
+    assert [job.attack for job in seen] == ["none", "fgsm", "fgsm"]
+    measure("m", JOBS, file=file)
+    assert len(seen) == 3
+    measure("m", JOBS, file=file, seed=1)
+    assert len(seen) == 5
+
+
+def test_fgsm_ruins_softmax_regression(mnist, tmp_path):
+    measured = measure("m", JOBS, file=tmp_path / "m.json")
+    clean, attacked = (measured_rate(measured, attack=name) for name in ("none", "fgsm"))
+    assert attacked.value < 0.1 < 0.8 < clean.value
+    assert "| softmax | fgsm | 0.25 |" in attack_table(measured)
+
+
+def test_a_row_must_fit_exactly_once(committed):
+    with pytest.raises(ValueError, match="fits 6"):
+        measured_rate(committed, attack="pgd")
+    with pytest.raises(ValueError, match="fits 0"):
+        measured_rate(committed, attack="deepfool")
+
+
+@pytest.mark.parametrize(("hits", "verdict"), [(10, "reproduced: +0.0 points"), (700, "deviates: -6.9 points")])
+def test_an_error_rate_is_compared_as_an_error_rate(hits, verdict):
+    comparison = Comparison(published()["fgsm-softmax"], Rate(hits, 10_000), "softmax regression")
+    assert comparison.value == pytest.approx(1 - hits / 10_000)
+    assert comparison.verdict.startswith(verdict)
+
+
+def test_another_network_reproduces_nothing(committed):
+    for comparison in gradient_attacks_compared(committed):
+        if "LeNet" in comparison.ours:
+            assert comparison.verdict.startswith("not comparable")
+
+
+def test_every_published_figure_shows_source_and_standing(committed):
+    table = comparison_table(gradient_attacks_compared(committed))
+    for figure in published().values():
+        assert f"{figure['source']} ({figure['standing']})" in table
+
+
+def test_an_unknown_measurement_is_named():
+    with pytest.raises(ValueError, match="'flow'; accepted: a measurement in data/results"):
+        load_measurement("flow")
