@@ -115,7 +115,7 @@ def test_lenet_is_as_accurate_as_promised(name, least):
 @pytest.mark.parametrize("dataset", ["digits", "mnist"])
 def test_robust_model_is_the_robust_one(dataset, data_of):
     data = data_of(dataset)
-    x, y = data.x_test[:200], data.y_test[:200]
+    x, y = data.sample(200, seed=1)
     for eps in (0.1, 0.2):
         left = {}
         for name in ("lenet", "lenet-robust"):

@@ -11,6 +11,7 @@ from spai_lab.attacks import pgd
 from spai_lab.data import load
 from spai_lab.training import reference
 from spai_lab.widgets import loss_surface
+from spai_lab.widgets.choices import IMAGES
 from spai_lab.widgets.loss_surface import SPANS, backdrop, describe, render, surface, tidy_ticks, verdict
 
 ATTACKS = ("fgsm", "bim", "pgd", "mim")
@@ -31,8 +32,8 @@ def size(change, norm):
 
 
 @pytest.fixture(scope="module")
-def data():
-    return load("digits")
+def shown():
+    return load("digits").sample(IMAGES)
 
 
 @pytest.mark.parametrize(("attack", "norm"), list(product(ATTACKS, ORDERS)))
@@ -50,10 +51,10 @@ def test_it_draws_at_every_setting(attack, norm):
 
 
 @pytest.mark.parametrize("norm", ORDERS)
-def test_the_plane_is_spanned_by_the_attack_and_an_orthogonal_direction(data, norm):
+def test_the_plane_is_spanned_by_the_attack_and_an_orthogonal_direction(shown, norm):
     image, span = 2, SPANS[norm][0]
     found = surface("digits", "lenet", image, "pgd", norm, span)
-    x, y = data.x_test[image : image + 1], data.y_test[image : image + 1]
+    x, y = (part[image : image + 1] for part in shown)
     x_adv = pgd(
         reference("lenet", "digits"), x, y, eps=span, norm=norm, steps=20, generator=torch.Generator().manual_seed(0)
     )
@@ -80,11 +81,11 @@ def test_in_l2_the_section_is_a_circle_and_in_linf_it_is_none():
         assert (np.ptp(radius) < 1e-3 * radius.mean()) == round_
 
 
-def test_the_shades_are_the_models_loss(data):
+def test_the_shades_are_the_models_loss(shown):
     image, span = 5, 0.4
     found = surface("digits", "lenet-robust", image, "fgsm", "linf", span)
     model = reference("lenet-robust", "digits")
-    x, y = data.x_test[image], data.y_test[image]
+    x, y = (part[image] for part in shown)
     ticks = np.linspace(-span, span, len(found.loss))
     shades = backdrop(found, found).axes["left"].images[0].get_array()
     for row, column in ((0, 0), (20, 20), (33, 40), (7, 12)):
@@ -94,7 +95,7 @@ def test_the_shades_are_the_models_loss(data):
         assert shades[row, column] == pytest.approx(float(loss), abs=1e-3)
 
 
-def test_the_words_are_what_the_model_says_at_the_marked_point(data):
+def test_the_words_are_what_the_model_says_at_the_marked_point(shown):
     image = 3
     pair = both(image, "pgd", "linf", 0.4)
     for eps in pair[0].eps[::4]:
@@ -102,10 +103,10 @@ def test_the_words_are_what_the_model_says_at_the_marked_point(data):
         for side, found, name in zip(("left", "right"), pair, MODELS, strict=True):
             a, b = (float(value[0]) for value in named[f"{side} adversarial"].get_data())
             assert (a, b) == (eps, 0)
-            point = (data.x_test[image] + a * found.along).clamp(0, 1)[None]
+            point = (shown[0][image] + a * found.along).clamp(0, 1)[None]
             with torch.no_grad():
                 logits = reference(name, "digits")(point)
-            loss = F.cross_entropy(logits, data.y_test[[image]])
+            loss = F.cross_entropy(logits, shown[1][[image]])
             confidence, answer = logits.softmax(1)[0].max(0)
             assert (
                 named[f"{side} says"].get_text().endswith(f"says {answer} ({100 * confidence:.0f} %), loss {loss:.2f}")
