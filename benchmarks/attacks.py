@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from spai_lab.attacks.evasion import fgsm, pgd
 from spai_lab.data import load
-from spai_lab.metrics import Rate, success_rate
+from spai_lab.metrics import Rate, fooled_rate
 from spai_lab.training import reference
 
 STEPS = 40
@@ -209,7 +209,7 @@ def measure(setting: Setting, pairs: int, seed: int = 0) -> list[Row]:
     """One row for each competitor; ours comes first."""
     model, x, y = setting.victim()
     runs = {name: prepare(setting, model, x, y) for name, prepare in COMPETITORS.items()}
-    success = {name: success_rate(model, run().float(), y) for name, run in runs.items()}  # and warms up
+    success = {name: fooled_rate(model, run().float(), y) for name, run in runs.items()}  # and warms up
     seconds = rounds(runs, pairs, random.Random(seed))
     return [
         Row(

@@ -314,12 +314,12 @@ def verdict(sweep: Sweep, image: int, eps: float) -> str:
     else:
         happened = f"{before} → {after} at eps {eps:g}." if before != after else f"Still {after} at eps {eps:g}."
         hint = " Move eps to the right and watch the adversarial bars." if eps == 0 else ""
-        reach = (
-            f"No eps of the grid {aim}."
-            if smallest is None
-            else f"The smallest eps of the grid that {aim}: {smallest:g}."
-        )
-        outcome = f"{happened}{hint} {reach}"
+        reach = ""
+        if smallest is not None and smallest <= eps:  # earlier it would give away what the student is to find
+            reach = f"The smallest eps of the grid that {aim}: {smallest:g}."
+        elif eps == sweep.eps[-1]:
+            reach = f"No eps of the grid {aim}."
+        outcome = f"{happened}{hint} {reach}".rstrip()
     left = f"Accuracy left: {sweep.accuracy()[eps]}."
     success = "" if sweep.target is None else f"Taken for the target: {sweep.success()[eps]}."
     return " ".join(filter(None, [outcome, left, success, sweep.note]))

@@ -11,17 +11,8 @@ from matplotlib.lines import Line2D
 from spai_lab.attacks import bim, fgsm, mim, pgd
 from spai_lab.data import load
 from spai_lab.training import reference
-from spai_lab.widgets.moons_explorer import (
-    EPS,
-    POINTS,
-    moons_explorer,
-    picture_in_words,
-    plane,
-    render,
-    verdict,
-    walk,
-    walk_from,
-)
+from spai_lab.widgets.moons_explorer import EPS, moons_explorer, picture_in_words, render, verdict
+from spai_lab.widgets.moons_walk import POINTS, plane, walk, walk_from
 
 NAMES = ("fgsm", "bim", "pgd", "mim")
 NORMS = ("linf", "l2")
