@@ -50,6 +50,9 @@ class Report:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        todo = [finding for finding in self.findings if finding.action]
+        words = f"{len(todo)} of the checks need you" if todo else "Your machine is ready"
+        summary = f"<summary><strong>{words}.</strong> All {len(self.findings)} checks</summary>"
         rows = "".join(
             f"<tr><td>{'&#9888; to do' if finding.action else '&#10003; fine'}</td>"
             f"<th scope='row' style='text-align:left'>{html.escape(finding.topic)}</th>"
@@ -58,7 +61,7 @@ class Report:
             + "</td></tr>"
             for finding in self.findings
         )
-        return f"<table><caption>What this machine has</caption>{rows}</table>"
+        return f"<details{' open' if todo else ''}>{summary}<table>{rows}</table></details>"
 
 
 def python(version: tuple[int, ...], intel_mac: bool = False) -> Finding:
