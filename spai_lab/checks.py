@@ -246,7 +246,8 @@ def check_logits(logits: Tensor, y: Tensor) -> None:
     classes = scores.shape[1]
     if y.max() >= classes:
         raise ValueError(f"y has a label {y.max().item()}; accepted: 0 to {classes - 1}, the classes of the model")
-    if low >= 0 and high <= 1 and (scores.sum(1) - 1).abs().max() < 1e-4:
+    rounding = 4 * classes * torch.finfo(scores.dtype).eps
+    if low >= 0 and high <= 1 and (scores.sum(1) - 1).abs().max() < rounding:
         raise ValueError(
             "model returns probabilities (rows are positive and sum to 1); accepted: logits, before the softmax"
         )

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
+import safetensors.torch
 import torch
 
 from spai_lab.attacks.evasion import pgd
@@ -26,6 +27,7 @@ from spai_lab.training import (
     trained,
     weights,
 )
+from spai_lab.training.cache import packed
 from spai_lab.training.loop import fit
 from spai_lab.training.recipes import REFERENCE, fingerprint
 
@@ -402,3 +404,11 @@ def test_interval_catches_a_planted_fault(digits):
     fit(model, digits.x_train, labels, epochs=recipe.epochs, batch_size=recipe.batch_size, progress=False)
     low, _ = MODELS["softmax-digits"]["interval"]
     assert accuracy(model, digits.x_test, digits.y_test) < low
+
+
+def test_equal_weights_are_packed_to_equal_bytes():
+    model = build("softmax", (1, 4, 4), 2, generator=torch.Generator().manual_seed(0))
+    metadata = {name: name for name in "abcdefgh"}
+    content = {packed(model, metadata) for _ in range(20)}
+    assert len(content) == 1
+    assert torch.equal(safetensors.torch.load(content.pop())["2.weight"], model[2].weight)

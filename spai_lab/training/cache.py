@@ -110,9 +110,13 @@ def history_of(metadata: dict[str, str]) -> History:
 
 
 def packed(model: nn.Module, metadata: dict[str, str]) -> bytes:
-    """A model's weights as safetensors, with their own SHA-256 in the metadata."""
+    """A model's weights as safetensors, with their own SHA-256 in the metadata; equal weights give equal bytes."""
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    return save(weights, {**metadata, "sha256": digest_weights(weights)})
+    content = save(weights, {**metadata, "sha256": digest_weights(weights)})
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()  # the library's order is random
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def fill(model: nn.Module, path: Path) -> dict[str, str]:

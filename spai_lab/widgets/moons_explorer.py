@@ -180,6 +180,10 @@ def verdict(walk: Walk, step: int, distance: float) -> str:
     where = f"The boundary is {distance:.3f} away in {NORM_NAMES[walk.norm]}"
     if walk.first is None and walk.eps < distance - SLACK:
         outcome = f"{where}, so a ball of eps {walk.eps:g} does not reach it: no attack inside can fool the model."
+    elif walk.first is None and walk.eps < distance + SLACK:
+        outcome = (
+            f"{where}: a ball of eps {walk.eps:g} ends just there, and {name} finds no point that fools the model."
+        )
     elif walk.first is None:
         outcome = f"{where}, within reach of eps {walk.eps:g}, yet {name} never finds a point that fools the model."
     elif walk.first == 0:
