@@ -1,6 +1,7 @@
 """Every exercise meets its solution, its stub, its typical mistakes and right answers of other styles."""
 
 import ast
+import inspect
 import json
 import random
 import re
@@ -506,3 +507,12 @@ def test_every_exercise_belongs_to_a_chapter_of_the_book():
     for exercise in EXERCISES.values():
         same_number = {stem for stem in stems if stem[:2] == exercise.chapter[:2]}
         assert same_number <= {exercise.chapter}
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_states_the_tasks_of_its_exercises(notebook):
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    for exercise in EXERCISES.values():
+        if exercise.chapter == notebook.stem:
+            assert any(text.endswith(inspect.cleandoc(exercise.task)) for text in prose), exercise.name
