@@ -212,11 +212,28 @@ def check_attack(
         ValueError: names the argument, what came and what is accepted.
     """
     check_ball(x, eps, norm)
+    check_inputs(model, x, y, targeted=targeted, generator=generator)
+    check_callable("gradient", gradient)
+
+
+def check_inputs(
+    model: nn.Module, x: Tensor, y: Tensor, *, targeted: bool = False, generator: torch.Generator | None = None
+) -> None:
+    """The arguments that all evasion attacks share, those that seek the least distortion too.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`, or a `Query`.
+        x: inputs, floating point `(N, C, H, W)` in [0, 1].
+        y: labels `(N,)`, int64.
+        targeted: True or False.
+        generator: None, or a generator on the device of `x`.
+    Raises:
+        ValueError: names the argument, what came and what is accepted.
+    """
     check_images(x)
     check_labels(y, x)
     check_model(model, x)
     check_flag("targeted", targeted)
-    check_callable("gradient", gradient)
     check_generator(generator, x.device)
 
 

@@ -8,8 +8,17 @@ from statistics import NormalDist
 import torch
 from torch import Tensor, nn
 
-from spai_lab.checks import check_callable, check_count, check_images, check_labels, check_model, check_number, describe
-from spai_lab.threat import fooled
+from spai_lab.checks import (
+    check_callable,
+    check_count,
+    check_images,
+    check_labels,
+    check_like,
+    check_model,
+    check_number,
+    describe,
+)
+from spai_lab.threat import fooled, norms
 
 Z_95 = NormalDist().inv_cdf(0.975)
 
@@ -90,6 +99,31 @@ def fooled_rate(model: nn.Module, x_adv: Tensor, y: Tensor, *, targeted: bool = 
         ValueError: names the argument.
     """
     return Rate(hits(model, x_adv, y, targeted=targeted, batch_size=batch_size, name="x_adv"), len(x_adv))
+
+
+def distortions(
+    model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, *, norm: str = "l2", targeted: bool = False
+) -> Tensor:
+    """How far each attacked image had to move; infinitely far where the attack failed.
+
+    So a median over the images compares attacks that fail on different ones.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
+        x: clean images `(N, C, H, W)` in [0, 1].
+        x_adv: adversarial images, like `x`.
+        y: true labels `(N,)`, int64; target classes if `targeted`.
+        norm: "linf", "l2", "l1" or "l0".
+        targeted: whether `y` is what the attacker wants.
+    Returns:
+        `(N,)`, in pixel units; `inf` where the model is not fooled.
+    Raises:
+        ValueError: names the argument.
+    """
+    check_images(x)
+    check_like("x_adv", x_adv, x)
+    hit = fooled(model, x_adv, y, targeted=targeted)
+    return norms(x_adv - x, norm).masked_fill(~hit, math.inf)
 
 
 def robustness_curve(

@@ -162,11 +162,46 @@ def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return logits
 
 
+def value_and_gradient(objective: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""What each input scores, $h(x_i)$, and how the score changes with its pixels, $\nabla_x h(x_i)$.
+
+    The scores are summed before they are differentiated, so that an input's gradient does not depend on its batch.
+
+    Args:
+        objective: from inputs like `x` to scores `(N,)`, each of its own input alone.
+        x: inputs `(N, ...)`.
+    Returns:
+        the scores `(N,)` and the gradient, like `x`; both detached.
+    Raises:
+        ValueError: the scores have no gradient, or one that is not finite.
+
+    >>> value_and_gradient(lambda x: x.square().sum(1), torch.tensor([[3.0, 4.0]]))
+    (tensor([25.]), tensor([[6., 8.]]))
+    """
+    check_batch("x", x)
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "torch.inference_mode() is on; accepted: torch.no_grad() or neither, an attack needs gradients"
+        )
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        values = objective(x)
+        gradient = torch.autograd.grad(values.sum(), x, allow_unused=True)[0] if values.requires_grad else None
+    if gradient is None:
+        raise ValueError(
+            "model gives logits without a gradient with respect to x; accepted: a differentiable model "
+            "(wrap it with bpda, chapter 03)"
+        )
+    if not gradient.sum().isfinite():
+        raise ValueError("model gives NaN or infinite gradients with respect to x; accepted: finite gradients")
+    return values.detach(), gradient
+
+
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     r"""How the loss of each input changes with its pixels: $\nabla_x L(f(x), y)$, with cross-entropy as $L$.
 
-    The losses are summed, so that an input's gradient does not depend on its batch. This is the default of every
-    attack's `gradient` argument; an adaptive attack passes its own function of the same form.
+    This is the default of the `gradient` argument of attacks; an adaptive attack passes its own function of the same
+    form.
 
     Args:
         model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`; its parameters, their gradients and its mode stay.
@@ -181,24 +216,51 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     >>> input_gradient(model, torch.zeros(2, 1, 2, 2), torch.tensor([0, 2])).shape
     torch.Size([2, 1, 2, 2])
     """
-    check_batch("x", x)
-    if torch.is_inference_mode_enabled():
-        raise ValueError(
-            "torch.inference_mode() is on; accepted: torch.no_grad() or neither, an attack needs gradients"
-        )
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = logits_of(model, x, y)
-        loss = F.cross_entropy(logits, y, reduction="sum")
-        gradient = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
-    if gradient is None:
-        raise ValueError(
-            "model gives logits without a gradient with respect to x; accepted: a differentiable model "
-            "(wrap it with bpda, chapter 07)"
-        )
-    if not gradient.sum().isfinite():
-        raise ValueError("model gives NaN or infinite gradients with respect to x; accepted: finite gradients")
-    return gradient
+    return value_and_gradient(lambda x: F.cross_entropy(logits_of(model, x, y), y, reduction="none"), x)[1]
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    r"""By how much the score of `y` leads every other: $z_y - \max_{i \ne y} z_i$; below 0 another class wins.
+
+    Logits, their log-softmax and logarithms of probabilities give the same margin.
+
+    Args:
+        logits: `(N, K)`, K at least 2.
+        y: labels `(N,)`; the margin of a target class is what a targeted attack raises.
+    Returns:
+        `(N,)`.
+
+    >>> margin(torch.tensor([[2.0, 5.0, 1.0]]), torch.tensor([0]))
+    tensor([-3.])
+    """
+    of_y = logits.gather(1, y[:, None])[:, 0]
+    return of_y - logits.scatter(1, y[:, None], -math.inf).amax(1)
+
+
+def jacobian(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The logits, and how each of them changes with the pixels: $\partial z_k / \partial x$.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
+        x: inputs `(N, C, H, W)` in [0, 1].
+        y: labels `(N,)`; only so that the logits can be checked against them.
+    Returns:
+        logits `(N, K)` and Jacobian `(N, K, C, H, W)`; both detached.
+    Raises:
+        ValueError: as `value_and_gradient`.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    >>> jacobian(model, torch.zeros(2, 1, 2, 2), torch.tensor([0, 2]))[1].shape
+    torch.Size([2, 3, 1, 2, 2])
+    """
+    with torch.no_grad():
+        classes = logits_of(model, x, y).shape[1]
+    rows = x.repeat_interleave(classes, dim=0)
+    labels = torch.arange(classes, device=x.device).repeat(len(x))
+    values, slopes = value_and_gradient(
+        lambda rows: logits_of(model, rows, labels).gather(1, labels[:, None])[:, 0], rows
+    )
+    return values.view(len(x), classes), slopes.view(len(x), classes, *x.shape[1:])
 
 
 def checked(gradient: Gradient) -> Gradient:

@@ -45,7 +45,7 @@ WRONG = {
         (lambda x: MODEL(x)[:, :1], "model returns a float32 tensor of shape (2, 1)", "K at least 2"),
         (lambda x: MODEL(x).tolist(), "model returns", "logits of shape (2, K)"),
         (lambda x: MODEL(x).round().long(), "model returns an int64 tensor", "logits"),
-        (lambda x: MODEL(x.detach()), "without a gradient", "differentiable model", "chapter 07"),
+        (lambda x: MODEL(x.detach()), "without a gradient", "differentiable model", "chapter 03"),
         (lambda x: 5 * F.one_hot(MODEL(x).argmax(1), 3).float(), "without a gradient", "differentiable model"),
         (lambda x: MODEL(x + (x * 0).sqrt()), "NaN", "finite gradients"),
         (lambda: None, "model fails on x of shape (2, 1, 4, 4)"),

@@ -1,0 +1,160 @@
+"""A model behind an interface: it reveals what it was told to reveal, and counts what it was asked."""
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from spai_lab.checks import check_callable, check_count, check_images, check_model, describe
+from spai_lab.threat import logits_of
+
+
+class Query:
+    r"""All that a black-box attacker sees of a model.
+
+    One query is one image shown to the model. A query belongs to the attacked image for whose sake it is asked, from
+    the first one on: those that look for a starting point count too.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`; cannot be reached through the query.
+        reveals: "labels" (the likeliest class), "top-3" or another number (the likeliest classes and their
+            probabilities), "scores" (all probabilities) or "logits".
+        decimals: round what is revealed to so many decimals; None reveals it all.
+        cap: queries that each attacked image may cost; None sets no limit.
+    Raises:
+        ValueError: names the argument.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    >>> query = Query(model, "labels", cap=2)
+    >>> query(torch.zeros(2, 1, 2, 2)).shape, query.counts, query.total
+    (torch.Size([2]), tensor([1, 1]), 2)
+    >>> query.afford(torch.tensor([0, 1]), 2), query.exhausted
+    (tensor([False, False]), tensor([True, True]))
+    """
+
+    def __init__(
+        self, model: nn.Module, reveals: str = "logits", *, decimals: int | None = None, cap: int | None = None
+    ) -> None:
+        check_callable("model", model)
+        top = re.fullmatch(r"top-([1-9]\d*)", reveals) if isinstance(reveals, str) else None
+        if not top and reveals not in ("labels", "scores", "logits"):
+            raise ValueError(f"reveals is {describe(reveals)}; accepted: 'labels', 'top-3', 'scores', 'logits'")
+        for name, value, low in (("decimals", decimals, 0), ("cap", cap, 1)):
+            if value is not None:
+                check_count(name, value, low=low)
+        self.reveals, self.decimals, self.cap = reveals, decimals, cap
+        self._answer = answering(model, reveals, int(top[1]) if top else None)
+        self._check = lambda x: check_model(model, x)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was counted: another attack begins."""
+        self.counts = torch.zeros(0, dtype=torch.int64)
+        self.exhausted = torch.zeros(0, dtype=torch.bool)
+        self.total = 0
+
+    def __call__(self, x: Tensor, images: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """What the model reveals of `x`.
+
+        Args:
+            x: what to show it, `(N, C, H, W)` in [0, 1].
+            images: `(N,)`, int64, for the sake of which attacked image each is shown: its number in the attacked
+                batch, several rows may name the same one; None stands for 0 to N - 1.
+        Returns:
+            labels `(N,)`; or probabilities and classes, `(N, k)` each, the likeliest first; or scores or logits
+            `(N, K)`. Detached.
+        Raises:
+            ValueError: names the argument; an image would exceed the cap (`afford` tells before).
+        """
+        check_images(x)
+        self._check(x)
+        images = torch.arange(len(x)) if images is None else images
+        if images.dtype != torch.int64 or images.shape != (len(x),) or (len(x) and images.min() < 0):
+            raise ValueError(f"images is {describe(images)}; accepted: int64, one number from 0 for each of {len(x)}")
+        spent = torch.bincount(images.cpu(), minlength=len(self.counts))
+        self._grow(len(spent))
+        if self.cap is not None and (self.counts + spent)[spent > 0].gt(self.cap).any():
+            raise ValueError(f"images asks more than cap = {self.cap} queries for one image; `afford` tells before")
+        self.counts, self.total = self.counts + spent, self.total + len(x)
+        return self._round(self._answer(x))
+
+    def afford(self, images: Tensor, queries: int = 1) -> Tensor:
+        """Which of these images may cost `queries` more; the others are marked in `exhausted`.
+
+        Args:
+            images: numbers in the attacked batch, `(M,)`, int64.
+            queries: how many each is about to cost.
+        Returns:
+            bool `(M,)`.
+        """
+        self._grow(int(images.max()) + 1 if len(images) else 0)
+        if self.cap is None:
+            return torch.ones_like(images, dtype=torch.bool)
+        places = images.cpu()
+        affordable = self.counts[places] + queries <= self.cap
+        self.exhausted[places[~affordable]] = True
+        return affordable.to(images.device)
+
+    def require(self, *levels: str) -> None:
+        """Raise `ValueError` unless the query reveals one of these levels.
+
+        >>> Query(nn.Flatten(), "labels").require("scores", "logits")
+        Traceback (most recent call last):
+        ValueError: query reveals 'labels'; accepted: one that reveals 'scores' or 'logits'
+        """
+        if self.reveals not in levels:
+            wanted = " or ".join(map(repr, levels))
+            raise ValueError(f"query reveals {self.reveals!r}; accepted: one that reveals {wanted}")
+
+    def _grow(self, images: int) -> None:
+        """Make room for the counts of so many attacked images."""
+        more = max(0, images - len(self.counts))
+        self.counts = torch.cat([self.counts, self.counts.new_zeros(more)])
+        self.exhausted = torch.cat([self.exhausted, self.exhausted.new_zeros(more)])
+
+    def _round(self, answer: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """The answer to the decimals that are revealed."""
+        if self.decimals is None or self.reveals == "labels":
+            return answer
+        if isinstance(answer, tuple):
+            return answer[0].round(decimals=self.decimals), answer[1]
+        return answer.round(decimals=self.decimals)
+
+
+def answering(model: nn.Module, reveals: str, k: int | None) -> Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]:
+    """What is revealed, as a function of what is shown: only this function holds the model."""
+
+    @torch.no_grad()
+    def answer(x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        logits = logits_of(model, x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+        if reveals == "labels":
+            return logits.argmax(1)
+        if reveals == "logits":
+            return logits.detach().clone()
+        scores = logits.softmax(1)
+        return scores if k is None else tuple(scores.topk(min(k, scores.shape[1])))
+
+    return answer
+
+
+def log_scores(query: Query, x: Tensor, images: Tensor | None = None) -> Tensor:
+    """What score-based attacks reason with: logits, or the logarithms of the probabilities, which have equal margins.
+
+    Args:
+        query: reveals "scores" or "logits".
+        x: what to show, `(N, C, H, W)` in [0, 1].
+        images: as in `Query`.
+    Returns:
+        `(N, K)`, finite: a probability that was rounded to 0 counts as the smallest number there is.
+    """
+    answer = query(x, images)
+    return answer if query.reveals == "logits" else answer.clamp_min(torch.finfo(answer.dtype).tiny).log()
+
+
+def answered(query: Query, x: Tensor, images: Tensor | None = None) -> Tensor:
+    """The likeliest class `(N,)`, whatever the level at which the query answers; what decision-based attacks see."""
+    answer = query(x, images)
+    if isinstance(answer, tuple):
+        return answer[1][:, 0]
+    return answer if query.reveals == "labels" else answer.argmax(1)
