@@ -1,22 +1,23 @@
-"""`python -m benchmarks [names] [--quick]`: each module beside this one that has a `main(quick)` is a benchmark."""
+"""`python -m benchmarks [attacks | latency] [--only fgsm pgd] [--quick]`: time our code, and print ratios."""
 
 import argparse
-import importlib
-from pathlib import Path
 
-NAMES = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
+from benchmarks import attacks, latency
+
+BENCHMARKS = {"attacks": attacks.main, "latency": latency.main}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"which to run: {', '.join(NAMES)}; all if left out")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"which to run: {', '.join(BENCHMARKS)}; default all")
+    parser.add_argument("--only", nargs="+", metavar="contest", help="contests that begin with these words")
     parser.add_argument("--quick", action="store_true", help="see that it runs; the numbers mean nothing")
     options = parser.parse_args()
-    unknown = set(options.names) - set(NAMES)
+    unknown = sorted(set(options.names) - set(BENCHMARKS))
     if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    for name in options.names or NAMES:
-        importlib.import_module(f"benchmarks.{name}").main(options.quick)
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    for name in options.names or (["attacks"] if options.only else BENCHMARKS):
+        BENCHMARKS[name](quick=options.quick, **({"only": options.only} if name == "attacks" else {}))
 
 
 if __name__ == "__main__":
