@@ -84,12 +84,13 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    from spai_lab.survey import measure
+    from spai_lab.survey import gradient_attacks
+    from spai_lab.survey.ledger import comparison_table
 
-    measured = measure.measure(options.name, fresh=options.fresh)
-    print(measure.attack_table(measured))
+    measured = gradient_attacks.measure_gradient_attacks(fresh=options.fresh)
+    print(gradient_attacks.attack_table(measured))
     print()
-    print(measure.comparison_table(measure.gradient_attacks_compared(measured)))
+    print(comparison_table(gradient_attacks.gradient_attacks_compared(measured)))
     return 0
 
 

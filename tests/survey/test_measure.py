@@ -5,22 +5,21 @@ import json
 import pytest
 
 from spai_lab.metrics import Rate
-from spai_lab.survey import measure as measure_module
-from spai_lab.survey.measure import (
-    GRADIENT_ATTACKS,
-    Comparison,
-    Job,
+from spai_lab.survey import gradient_attacks
+from spai_lab.survey.gradient_attacks import (
+    JOBS,
+    AccuracyLeft,
     attack_table,
-    comparison_table,
+    compare_rate,
     gradient_attacks_compared,
-    load_measurement,
-    measure,
     measured_rate,
-    published,
 )
+from spai_lab.survey.ledger import comparison_table, published
+from spai_lab.survey.measure import load_measurement, measure
 from spai_lab.training import manifest
 
-JOBS = (Job("softmax", "none", images=50), Job("softmax", "fgsm", eps=0.25, images=50))
+FEW = (AccuracyLeft("softmax", "none", images=50), AccuracyLeft("softmax", "fgsm", eps=0.25, images=50))
+MODELS = ("softmax",)
 
 
 @pytest.fixture
@@ -29,8 +28,8 @@ def committed():
 
 
 def test_committed_measurement_is_complete_and_of_the_committed_weights(committed):
-    fields = list(Job.__dataclass_fields__)
-    assert {Job(**{field: row[field] for field in fields}) for row in committed["rows"]} == set(GRADIENT_ATTACKS)
+    fields = list(AccuracyLeft.__dataclass_fields__)
+    assert {AccuracyLeft(**{field: row[field] for field in fields}) for row in committed["rows"]} == set(JOBS)
     entries = manifest()["models"]
     assert committed["weights"] == {model: entries[f"{model}-mnist"]["sha256"] for model in committed["weights"]}
 
@@ -44,7 +43,7 @@ def test_more_steps_leave_less(committed):
 
 def test_interrupted_run_goes_on_where_it_stopped(mnist, tmp_path, monkeypatch):
     file, seen = tmp_path / "m.json", []
-    true = measure_module.accuracy_left
+    true = gradient_attacks.accuracy_left
 
     def interrupted(model, x, y, job, seed):
         if job.attack == "fgsm" and len(seen) < 2:
@@ -53,22 +52,22 @@ def test_interrupted_run_goes_on_where_it_stopped(mnist, tmp_path, monkeypatch):
         seen.append(job)
         return true(model, x, y, job, seed)
 
-    monkeypatch.setattr(measure_module, "accuracy_left", interrupted)
+    monkeypatch.setattr(gradient_attacks, "accuracy_left", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        measure("m", JOBS, file=file)
+        measure("m", FEW, MODELS, file=file)
     kept = json.loads(file.read_text(encoding="utf-8"))["rows"]
     assert [row["attack"] for row in kept] == ["none"]
-    rows = measure("m", JOBS, file=file)["rows"]
+    rows = measure("m", FEW, MODELS, file=file)["rows"]
     assert rows[0] == kept[0]
     assert [job.attack for job in seen] == ["none", "fgsm", "fgsm"]
-    measure("m", JOBS, file=file)
+    measure("m", FEW, MODELS, file=file)
     assert len(seen) == 3
-    measure("m", JOBS, file=file, seed=1)
+    measure("m", FEW, MODELS, file=file, seed=1)
     assert len(seen) == 5
 
 
 def test_fgsm_ruins_softmax_regression(mnist, tmp_path):
-    measured = measure("m", JOBS, file=tmp_path / "m.json")
+    measured = measure("m", FEW, MODELS, file=tmp_path / "m.json")
     clean, attacked = (measured_rate(measured, attack=name) for name in ("none", "fgsm"))
     assert attacked.value < 0.1 < 0.8 < clean.value
     assert "| softmax | fgsm | 0.25 |" in attack_table(measured)
@@ -83,7 +82,9 @@ def test_a_row_must_fit_exactly_once(committed):
 
 @pytest.mark.parametrize(("hits", "verdict"), [(10, "reproduced: +0.0 points"), (700, "deviates: -6.9 points")])
 def test_an_error_rate_is_compared_as_an_error_rate(hits, verdict):
-    comparison = Comparison(published()["fgsm-softmax"], Rate(hits, 10_000), "softmax regression")
+    comparison = compare_rate(published()["fgsm-softmax"], Rate(hits, 10_000), "softmax regression")
+    low, high = comparison.interval
+    assert low < comparison.value < high
     assert comparison.value == pytest.approx(1 - hits / 10_000)
     assert comparison.verdict.startswith(verdict)
 
@@ -96,7 +97,8 @@ def test_another_network_reproduces_nothing(committed):
 
 def test_every_published_figure_shows_source_and_standing(committed):
     table = comparison_table(gradient_attacks_compared(committed))
-    for figure in published().values():
+    for name in ("fgsm-softmax", "fgsm-undefended", "natural-undefended"):
+        figure = published()[name]
         assert f"{figure['source']} ({figure['standing']})" in table
 
 
