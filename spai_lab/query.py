@@ -45,7 +45,6 @@ class Query:
                 check_count(name, value, low=low)
         self.reveals, self.decimals, self.cap = reveals, decimals, cap
         self._answer = answering(model, reveals, int(top[1]) if top else None)
-        self._check = lambda x: check_model(model, x)
         self.restart()
 
     def restart(self) -> None:
@@ -68,16 +67,17 @@ class Query:
             ValueError: names the argument; an image would exceed the cap (`afford` tells before).
         """
         check_images(x)
-        self._check(x)
         images = torch.arange(len(x)) if images is None else images
-        if images.dtype != torch.int64 or images.shape != (len(x),) or (len(x) and images.min() < 0):
-            raise ValueError(f"images is {describe(images)}; accepted: int64, one number from 0 for each of {len(x)}")
+        check_numbers(images)
+        if len(images) != len(x):
+            raise ValueError(f"images is {describe(images)}; accepted: one number for each of {len(x)}")
         spent = torch.bincount(images.cpu(), minlength=len(self.counts))
         self._grow(len(spent))
         if self.cap is not None and (self.counts + spent)[spent > 0].gt(self.cap).any():
             raise ValueError(f"images asks more than cap = {self.cap} queries for one image; `afford` tells before")
+        answer = self._round(self._answer(x))
         self.counts, self.total = self.counts + spent, self.total + len(x)
-        return self._round(self._answer(x))
+        return answer
 
     def afford(self, images: Tensor, queries: int = 1) -> Tensor:
         """Which of these images may cost `queries` more; the others are marked in `exhausted`.
@@ -87,7 +87,11 @@ class Query:
             queries: how many each is about to cost.
         Returns:
             bool `(M,)`.
+        Raises:
+            ValueError: names the argument.
         """
+        check_numbers(images)
+        check_count("queries", queries, low=0)
         self._grow(int(images.max()) + 1 if len(images) else 0)
         if self.cap is None:
             return torch.ones_like(images, dtype=torch.bool)
@@ -127,6 +131,7 @@ def answering(model: nn.Module, reveals: str, k: int | None) -> Callable[[Tensor
 
     @torch.no_grad()
     def answer(x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        check_model(model, x)
         logits = logits_of(model, x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
         if reveals == "labels":
             return logits.argmax(1)
@@ -136,6 +141,26 @@ def answering(model: nn.Module, reveals: str, k: int | None) -> Callable[[Tensor
         return scores if k is None else tuple(scores.topk(min(k, scores.shape[1])))
 
     return answer
+
+
+def check_numbers(images: Tensor) -> None:
+    """Raise `ValueError` unless `images` holds numbers of attacked images."""
+    numbers = isinstance(images, Tensor) and images.dtype == torch.int64 and images.ndim == 1
+    if not numbers or (len(images) and images.min() < 0):
+        raise ValueError(f"images is {describe(images)}; accepted: int64 numbers from 0, of shape (M,)")
+
+
+def check_query(query: Query, *levels: str) -> None:
+    """Raise `ValueError` unless `query` is a `Query` that reveals one of these levels; without levels any will do.
+
+    >>> check_query(nn.Flatten(), "scores", "logits")
+    Traceback (most recent call last):
+    ValueError: query is Flatten(start_dim=1, end_dim=-1); accepted: a Query, which holds the model
+    """
+    if not isinstance(query, Query):
+        raise ValueError(f"query is {describe(query)}; accepted: a Query, which holds the model")
+    if levels:
+        query.require(*levels)
 
 
 def log_scores(query: Query, x: Tensor, images: Tensor | None = None) -> Tensor:
@@ -148,6 +173,7 @@ def log_scores(query: Query, x: Tensor, images: Tensor | None = None) -> Tensor:
     Returns:
         `(N, K)`, finite: a probability that was rounded to 0 counts as the smallest number there is.
     """
+    query.require("scores", "logits")
     answer = query(x, images)
     return answer if query.reveals == "logits" else answer.clamp_min(torch.finfo(answer.dtype).tiny).log()
 

@@ -53,6 +53,20 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
     return values.view(len(values), *[1] * (like.ndim - 1))
 
 
+def shortened(delta: Tensor, eps: float, norm: str) -> Tensor:
+    r"""The perturbation of size at most `eps` nearest to each one, whatever the pixels beneath; differentiable.
+
+    L-inf: $\mathrm{clip}(\delta, -\epsilon, \epsilon)$; L2: $\delta \min(1, \epsilon / \|\delta\|_2)$.
+
+    >>> shortened(torch.tensor([[3.0, -4.0]]), 1.0, "l2")
+    tensor([[ 0.6000, -0.8000]])
+    """
+    if norm == "linf":
+        return delta.clamp(-eps, eps)
+    scale = (eps / norms(delta, norm).clamp_min(torch.finfo(delta.dtype).tiny)).clamp_max(1)
+    return delta * per_image(scale, delta)
+
+
 @torch.no_grad()
 def project(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
     r"""The point of the ball around `x` nearest to `x_adv`, then clipped to the range of images.
@@ -77,11 +91,7 @@ def project(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
     """
     check_ball(x, eps, norm)
     check_like("x_adv", x_adv, x)
-    delta = x_adv - x
-    if norm == "linf":
-        return (x + delta.clamp(-eps, eps)).clamp(0, 1)
-    scale = (eps / norms(delta, norm).clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
-    return (x + delta * per_image(scale, x)).clamp(0, 1)
+    return (x + shortened(x_adv - x, eps, norm)).clamp(0, 1)
 
 
 def steepest(gradient: Tensor, norm: str) -> Tensor:
@@ -162,10 +172,50 @@ def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return logits
 
 
+def values_and_gradients(objectives: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Several scores of each input, $h_m(x_i)$, and how each changes with the pixels, $\nabla_x h_m(x_i)$.
+
+    One pass forward, then one backward for each score. A score is summed over the batch before it is differentiated,
+    so that an input's gradient does not depend on its batch.
+
+    Args:
+        objectives: from inputs like `x` to scores `(N, M)`, each of its own input alone.
+        x: inputs `(N, ...)`.
+    Returns:
+        the scores `(N, M)` and the gradients `(N, M, ...)`; both detached.
+    Raises:
+        ValueError: the scores have no gradient, or one that is not finite.
+
+    >>> values_and_gradients(lambda x: torch.stack([x.sum(1), x.prod(1)], 1), torch.tensor([[3.0, 4.0]]))
+    (tensor([[ 7., 12.]]), tensor([[[1., 1.], [4., 3.]]]))
+    """
+    check_batch("x", x)
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "torch.inference_mode() is on; accepted: torch.no_grad() or neither, an attack needs gradients"
+        )
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        values = objectives(x)
+        totals = values.sum(0)
+        last = len(totals) - 1
+        gradients = [
+            torch.autograd.grad(total, x, retain_graph=m < last, allow_unused=True)[0]
+            for m, total in enumerate(totals)
+            if values.requires_grad
+        ]
+    if not gradients or any(gradient is None for gradient in gradients):
+        raise ValueError(
+            "model gives logits without a gradient with respect to x; accepted: a differentiable model "
+            "(wrap it with bpda, chapter 03)"
+        )
+    if not all(gradient.sum().isfinite() for gradient in gradients):
+        raise ValueError("model gives NaN or infinite gradients with respect to x; accepted: finite gradients")
+    return values.detach(), torch.stack(gradients, 1)
+
+
 def value_and_gradient(objective: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     r"""What each input scores, $h(x_i)$, and how the score changes with its pixels, $\nabla_x h(x_i)$.
-
-    The scores are summed before they are differentiated, so that an input's gradient does not depend on its batch.
 
     Args:
         objective: from inputs like `x` to scores `(N,)`, each of its own input alone.
@@ -178,23 +228,8 @@ def value_and_gradient(objective: Callable[[Tensor], Tensor], x: Tensor) -> tupl
     >>> value_and_gradient(lambda x: x.square().sum(1), torch.tensor([[3.0, 4.0]]))
     (tensor([25.]), tensor([[6., 8.]]))
     """
-    check_batch("x", x)
-    if torch.is_inference_mode_enabled():
-        raise ValueError(
-            "torch.inference_mode() is on; accepted: torch.no_grad() or neither, an attack needs gradients"
-        )
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
-        values = objective(x)
-        gradient = torch.autograd.grad(values.sum(), x, allow_unused=True)[0] if values.requires_grad else None
-    if gradient is None:
-        raise ValueError(
-            "model gives logits without a gradient with respect to x; accepted: a differentiable model "
-            "(wrap it with bpda, chapter 03)"
-        )
-    if not gradient.sum().isfinite():
-        raise ValueError("model gives NaN or infinite gradients with respect to x; accepted: finite gradients")
-    return values.detach(), gradient
+    values, gradients = values_and_gradients(lambda x: objective(x)[:, None], x)
+    return values[:, 0], gradients[:, 0]
 
 
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -237,30 +272,48 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return of_y - logits.scatter(1, y[:, None], -math.inf).amax(1)
 
 
-def jacobian(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def runner_up(logits: Tensor, y: Tensor) -> Tensor:
+    """The likeliest class other than `y`, `(N,)`: where an attack without a target finds the shortest way out.
+
+    >>> runner_up(torch.tensor([[2.0, 5.0, 1.0]]), torch.tensor([1]))
+    tensor([0])
+    """
+    return logits.scatter(1, y[:, None], -math.inf).argmax(1)
+
+
+def jacobian(model: nn.Module, x: Tensor, y: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
     r"""The logits, and how each of them changes with the pixels: $\partial z_k / \partial x$.
 
     Args:
         model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
         x: inputs `(N, C, H, W)` in [0, 1].
         y: labels `(N,)`; only so that the logits can be checked against them.
+        classes: which classes of each input, `(N, M)`, int64; None takes all K in order.
     Returns:
-        logits `(N, K)` and Jacobian `(N, K, C, H, W)`; both detached.
+        logits `(N, M)` and Jacobian `(N, M, C, H, W)`; both detached.
     Raises:
-        ValueError: as `value_and_gradient`.
+        ValueError: as `values_and_gradients`.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> jacobian(model, torch.zeros(2, 1, 2, 2), torch.tensor([0, 2]))[1].shape
     torch.Size([2, 3, 1, 2, 2])
     """
-    with torch.no_grad():
-        classes = logits_of(model, x, y).shape[1]
-    rows = x.repeat_interleave(classes, dim=0)
-    labels = torch.arange(classes, device=x.device).repeat(len(x))
-    values, slopes = value_and_gradient(
-        lambda rows: logits_of(model, rows, labels).gather(1, labels[:, None])[:, 0], rows
-    )
-    return values.view(len(x), classes), slopes.view(len(x), classes, *x.shape[1:])
+
+    def chosen(x: Tensor) -> Tensor:
+        logits = logits_of(model, x, y)
+        return logits if classes is None else logits.gather(1, classes)
+
+    return values_and_gradients(chosen, x)
+
+
+def warn_of_zeros(g: Tensor) -> None:
+    """Warn, with the number of inputs, where all gradients of an input, `(N, ...)`, are exactly zero."""
+    zeros = int((g.flatten(1).abs().amax(1) == 0).sum())
+    if zeros:
+        warn_suspicious(
+            f"{zeros} of {len(g)} inputs have a gradient of exactly zero: no gradient attack can move them.",
+            "07 (gradient masking)",
+        )
 
 
 def checked(gradient: Gradient) -> Gradient:
@@ -279,13 +332,9 @@ def checked(gradient: Gradient) -> Gradient:
         check_like("what gradient returns", g, x)
         if not g.sum().isfinite():
             raise ValueError("gradient returns NaN or infinite values; accepted: finite gradients")
-        zeros = int((g.flatten(1).abs().amax(1) == 0).sum()) if first else 0
+        if first:
+            warn_of_zeros(g)
         first = False
-        if zeros:
-            warn_suspicious(
-                f"{zeros} of {len(x)} inputs have a gradient of exactly zero: no gradient attack can move them.",
-                "07 (gradient masking)",
-            )
         return g.detach()
 
     return answer
