@@ -194,8 +194,8 @@ to_boundary = Exercise(
     chapter=CHAPTER,
     task=r"""
         **To the boundary, by labels alone.** Somewhere between the clean point $x$ and an adversarial one the answer
-        flips. Each query can halve what is unknown. Write `my_to_boundary(is_adversarial, x, x_adv, steps)`: after `steps`
-        queries return the nearest point on the line that is *known* to be adversarial.
+        flips. Each query can halve what is unknown. Write `my_to_boundary(is_adversarial, x, x_adv, steps)`: after
+        `steps` queries return the nearest point on the line that is *known* to be adversarial.
     """,
     solution=my_to_boundary,
     truth=on_the_grid,
@@ -287,8 +287,8 @@ transfer = Exercise(
     task=f"""
         **An attack that crosses over.** You hold two surrogates: a multilayer perceptron and a softmax regression,
         trained on the same digits as the victim, a convolutional network that you cannot query even once. Write
-        `my_transfer(surrogates, x, y, eps)`: at eps = {EPS} it must fool the victim on {100 * BAR:.0f} % of the images. You
-        may call attacks of the package.
+        `my_transfer(surrogates, x, y, eps)`: at eps = {EPS} it must fool the victim on {100 * BAR:.0f} % of the images.
+        You may call attacks of the package.
     """,
     solution=my_transfer,
     truth=lambda **case: np.zeros(3),
