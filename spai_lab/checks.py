@@ -244,6 +244,18 @@ def check_steps(steps: int, step_size: float | None) -> None:
         check_number("step_size", step_size, low=0, exclusive=True)
 
 
+def check_classes(y: Tensor, scores: Tensor, name: str = "y") -> None:
+    """Raise `ValueError` unless `scores`, `(N, K)`, have a class for each label.
+
+    >>> check_classes(torch.tensor([3]), torch.zeros(1, 3))
+    Traceback (most recent call last):
+    ValueError: y has a label 3; accepted: 0 to 2, the classes of the model
+    """
+    classes = scores.shape[1]
+    if len(y) and y.max() >= classes:
+        raise ValueError(f"{name} has a label {y.max().item()}; accepted: 0 to {classes - 1}, the classes of the model")
+
+
 def check_logits(logits: Tensor, y: Tensor) -> None:
     """Raise `ValueError` unless `logits` are finite scores `(N, K)` that have a class for each label.
 
@@ -260,10 +272,8 @@ def check_logits(logits: Tensor, y: Tensor) -> None:
     low, high = (bound.item() for bound in scores.aminmax())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("model returns NaN or infinite logits; accepted: finite logits")
-    classes = scores.shape[1]
-    if y.max() >= classes:
-        raise ValueError(f"y has a label {y.max().item()}; accepted: 0 to {classes - 1}, the classes of the model")
-    rounding = 4 * classes * torch.finfo(scores.dtype).eps
+    check_classes(y, scores)
+    rounding = 4 * scores.shape[1] * torch.finfo(scores.dtype).eps
     if low >= 0 and high <= 1 and (scores.sum(1) - 1).abs().max() < rounding:
         raise ValueError(
             "model returns probabilities (rows are positive and sum to 1); accepted: logits, before the softmax"

@@ -1,8 +1,10 @@
 """Drawings that several chapters share. Each returns a figure; `style.show` displays it with caption and alt text."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.ticker as ticker
+import numpy as np
 import seaborn as sns
 import torch
 import torch.nn.functional as F
@@ -10,11 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from spai_lab.checks import check_images
+from spai_lab.checks import check_choice, check_images
 from spai_lab.metrics import Rate
-from spai_lab.style import COLORS, MARKERS, SEQUENTIAL, draw_image, draw_perturbation, figure, styled
+from spai_lab.style import COLORS, MARKERS, ROLES, SEQUENTIAL, draw_image, draw_perturbation, figure, styled
 
 LINES = ("-", "--", "-.", ":")
+SHAPES = ("X", "o", "s", "^", "D", "v", "P", "*")  # tells curves apart that share a color
 
 
 @torch.no_grad()
@@ -152,6 +155,55 @@ def robustness_curves(
         ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
         ax.set_title(f"Accuracy that is left (n = {', '.join(map(str, sorted(trials)))}, band: 95 % interval)")
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def queries_curves(
+    curves: Mapping[str, Mapping[int, tuple[float, float, float]]],
+    *,
+    role: str = "adversarial",
+    unit: str = "L2",
+    images: int | None = None,
+) -> Figure:
+    """The median distortion of black-box attacks against the queries that an image may cost.
+
+    A curve begins where its attack succeeds on more than half of the images; before, its median is infinite.
+
+    Args:
+        curves: name of an attack to its median and both ends of the interval, by queries, such as
+            `metrics.distortion_by_queries` gives; at most eight.
+        role: one of `style.ROLES`; sets the color. Curves differ in shade, line and marker.
+        unit: the norm of the distortion, for the axis label.
+        images: how many the medians rest on, for the title.
+    Returns:
+        the figure.
+    Raises:
+        ValueError: names the argument.
+    """
+    check_choice("role", role, ROLES)
+    if not 1 <= len(curves) <= len(SHAPES):
+        raise ValueError(f"curves has {len(curves)}; accepted: 1 to {len(SHAPES)}, so that they can be told apart")
+    shades = sns.blend_palette([sns.light_palette(COLORS[role], 4)[2], COLORS[role], "#000000"], len(curves) + 1)
+    fig, axes = figure(10, 4.8)
+    ax = axes[0, 0]
+    ends = [end for medians in curves.values() for triple in medians.values() for end in triple if math.isfinite(end)]
+    top = 1.05 * max(ends, default=1.0)
+    with styled():
+        for number, (name, medians) in enumerate(curves.items()):
+            queries = sorted(cap for cap, (value, _, _) in medians.items() if math.isfinite(value))
+            values, low, high = (np.array([medians[cap][end] for cap in queries]) for end in range(3))
+            look = {"color": shades[number], "marker": SHAPES[number], "markeredgecolor": "white", "markersize": 10}
+            label = name if queries else f"{name} (fails on half or more)"
+            ax.plot(queries, values, LINES[number % len(LINES)], label=label, **look)
+            ax.fill_between(queries, low, high.clip(max=top), color=shades[number], alpha=0.12, linewidth=0)
+        caps = sorted({cap for medians in curves.values() for cap in medians})
+        ax.set(xscale="log", xlim=(0.9 * caps[0], 1.1 * caps[-1]), ylim=(0, top))
+        ax.set_xticks(caps, [f"{cap:,}" for cap in caps])
+        ax.minorticks_off()
+        ax.set(xlabel="queries that an image may cost", ylabel=f"median distortion, {unit}")
+        rest = "band: 95 % interval" if images is None else f"n = {images}, band: 95 % interval"
+        ax.set_title(f"How far images must be moved, failures infinitely ({rest})")
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=3.2)
     return fig
 
 

@@ -1,9 +1,10 @@
-"""Rates with their number of images and their interval."""
+"""Rates and medians, each with the interval that its number of images allows."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, median
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from spai_lab.checks import (
     check_number,
     describe,
 )
+from spai_lab.query import Query
 from spai_lab.threat import fooled, norms
 
 Z_95 = NormalDist().inv_cdf(0.975)
@@ -124,6 +126,97 @@ def distortions(
     check_like("x_adv", x_adv, x)
     hit = fooled(model, x_adv, y, targeted=targeted)
     return norms(x_adv - x, norm).masked_fill(~hit, math.inf)
+
+
+class Median(NamedTuple):
+    """A median with its 95 % interval; each of the three may be infinite.
+
+    Args:
+        value: the median.
+        low, high: the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def median_of(values: Sequence[float]) -> Median:
+    r"""The median, and two order statistics between which the true one lies with at least 95 % confidence.
+
+    With $n$ values in order, the interval is $[v_r, v_{n + 1 - r}]$, r the largest with
+    $\Pr(\mathrm{Bin}(n, 1/2) < r) \le 0.025$; with fewer than six values, from 0 to infinity. No distribution is
+    assumed, so that values may be infinite.
+
+    Args:
+        values: numbers of at least 0, at least one of them.
+    Returns:
+        the median and its interval.
+    Raises:
+        ValueError: there are none, or one that is not a number of at least 0.
+
+    >>> median_of([1.0, 2.0, 3.0, 4.0, 5.0, math.inf])
+    Median(value=3.5, low=1.0, high=inf)
+    """
+    values = sorted(map(float, values))
+    if not values or not all(value >= 0 for value in values):
+        raise ValueError(f"values is {describe(values)}; accepted: at least one number, each at least 0")
+    n, rank = len(values), 0
+    tail = 1  # how many of the 2^n equally likely patterns of "below" and "above" have at most `rank` below
+    while 40 * tail <= 2**n:
+        rank += 1
+        tail += math.comb(n, rank)
+    low, high = (values[rank - 1], values[n - rank]) if rank else (0.0, math.inf)
+    return Median(median(values), low, high)
+
+
+def distortion_by_queries(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attacks: Mapping[str, Callable[[Query, Tensor, Tensor], Tensor]],
+    caps: Sequence[int],
+    *,
+    norm: str = "l2",
+    reveals: str | Mapping[str, str] = "scores",
+    targeted: bool = False,
+) -> dict[str, dict[int, Median]]:
+    """The median distortion that black-box attacks need, for each number of queries that an image may cost.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
+        x: clean images `(N, C, H, W)` in [0, 1], N at least 1.
+        y: true labels `(N,)`, int64; target classes if `targeted`.
+        attacks: name of an attack to `attack(query, x, y) -> x_adv`, run anew for each cap; `partial` sets the rest.
+        caps: queries that an image may cost, each at least 1.
+        norm: the norm of the distortion, as in `distortions`.
+        reveals: what a `Query` reveals, to all attacks, or to each by its name.
+        targeted: whether `y` is what the attacker wants.
+    Returns:
+        by attack and cap the median over the images, a failure being infinitely far, with its interval.
+    Raises:
+        ValueError: names the argument.
+    """
+    check_images(x)
+    if not isinstance(attacks, Mapping) or not attacks:
+        raise ValueError(f"attacks is {describe(attacks)}; accepted: at least one attack by its name")
+    for attack in attacks.values():
+        check_callable("attacks", attack)
+    if not isinstance(caps, Sequence) or isinstance(caps, str):
+        raise ValueError(f"caps is {describe(caps)}; accepted: a list of numbers of queries")
+    for cap in caps:
+        check_count("caps", cap)
+    levels = dict.fromkeys(attacks, reveals) if isinstance(reveals, str) else reveals
+    if not isinstance(levels, Mapping) or set(levels) != set(attacks):
+        raise ValueError(f"reveals is {describe(reveals)}; accepted: one level, or one for each of the attacks")
+    if len(x) == 0:
+        raise ValueError(f"x is {describe(x)}; accepted: at least one input")
+
+    def needed(name: str, cap: int) -> Median:
+        x_adv = attacks[name](Query(model, levels[name], cap=cap), x, y)
+        return median_of(distortions(model, x, x_adv, y, norm=norm, targeted=targeted).tolist())
+
+    return {name: {cap: needed(name, cap) for cap in caps} for name in attacks}
 
 
 def robustness_curve(

@@ -168,9 +168,9 @@ detour = Exercise(
     task=r"""
         **Why DeepFool beats FGSM in distortion.** Near $x$ the boundary is almost the plane $w \cdot x + b = 0$.
         DeepFool walks straight: $\delta = -\frac{w \cdot x + b}{\|w\|_2^2} w$. FGSM moves *every* one of the $d$ pixels
-        by $\epsilon$, with the signs of $w$, and $\epsilon$ just large enough to arrive. Write `my_detour(w)`: the $L_2$
-        length of FGSM's way divided by that of DeepFool's. It does not depend on where $x$ is; it lies between 1 and
-        $\sqrt{d}$.
+        by $\epsilon$, with the signs of $w$, and $\epsilon$ just large enough to arrive. Write `my_detour(w)`: the
+        $L_2$ length of FGSM's way divided by that of DeepFool's. It does not depend on where $x$ is; it lies between 1
+        and $\sqrt{d}$.
     """,
     solution=my_detour,
     truth=walked,

@@ -8,6 +8,8 @@ from torch import Tensor
 from spai_lab.attacks import bim, fgsm, mim, pgd
 from spai_lab.checks import check_choice
 from spai_lab.data import available, default_name, load
+from spai_lab.threat import fooled
+from spai_lab.training import reference
 
 DATASETS = ("digits", "mnist")
 ATTACKS = {
@@ -53,6 +55,21 @@ def image_options(dataset: str, images: int) -> list[tuple[str, int]]:
     """The images, each with its number and its label."""
     _, y, classes = sample_images(dataset, images)
     return [(f"{place}: a {classes[label]}", place) for place, label in enumerate(y.tolist())]
+
+
+@lru_cache(maxsize=8)
+def well_read(dataset: str, models: tuple[str, ...] = ("lenet",), count: int = 5) -> tuple[int, ...]:
+    """The numbers of the first test images that all these models read rightly, each of another class."""
+    x, y, _ = sample_images(dataset, IMAGES)
+    right = ~sum(fooled(reference(model, dataset).eval(), x, y) for model in models).bool()
+    first = {int(y[place]): place for place in reversed(right.nonzero()[:, 0].tolist())}
+    return tuple(sorted(first.values())[:count])
+
+
+def well_read_options(dataset: str, models: tuple[str, ...] = ("lenet",)) -> list[tuple[str, int]]:
+    """The images of `well_read`, each with its number and its label."""
+    options = image_options(dataset, IMAGES)
+    return [options[place] for place in well_read(dataset, models)]
 
 
 def refill(slider: widgets.SelectionSlider, options: list[tuple[str, object]]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn, where
 from spai_lab.checks import (
     check_ball,
     check_callable,
+    check_classes,
     check_count,
     check_flag,
     check_inputs,
@@ -174,10 +175,10 @@ def apgd(
     labels = [y] if toward is None else [y, toward]
     check_labels(labels[-1], x, "y" if toward is None else "toward")
     look = looking(model, samples=samples, targeted=targeted)
-    x_adv, standing = x.clone(), (~fooled(model, x, y, targeted=targeted)).nonzero()[:, 0]
+    x_adv, standing = x.detach().clone(), (~fooled(model, x, y, targeted=targeted)).nonzero()[:, 0]
     tries = [[label[standing] for label in labels]] * restarts
     ball = {"eps": eps, "norm": norm, "steps": steps, "random_start": random_start}
-    x_adv[standing] = climb_in_turn(look, loss, x[standing], tries, **ball, generator=generator)
+    x_adv[standing] = climb_in_turn(look, loss, x_adv[standing], tries, **ball, generator=generator)
     return x_adv
 
 
@@ -198,10 +199,8 @@ def looking(model: nn.Module, *, samples: int, targeted: bool) -> Look:
 
         def objective(x: Tensor) -> Tensor:
             logits.append(logits_of(model, x, labels[0]))
-            classes = logits[0].shape[1]
             for toward in labels[1:]:
-                if toward.max() >= classes:
-                    raise ValueError(f"toward has a label {toward.max().item()}; accepted: 0 to {classes - 1}")
+                check_classes(toward, logits[0], "toward")
             values = loss(logits[0], *labels)
             if not isinstance(values, Tensor) or values.shape != (len(x),):
                 raise ValueError(f"loss returns {describe(values)}; accepted: one value for each input, ({len(x)},)")

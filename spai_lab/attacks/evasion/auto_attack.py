@@ -111,6 +111,8 @@ def auto_attack_verdict(
 ) -> Verdict:
     """`auto_attack`, with the same arguments, and which of its attacks broke which image.
 
+    Reference: Croce and Hein 2020, arXiv 2003.01690, section 5.
+
     >>> model = lambda x: 4 * nn.functional.pad(x.flatten(1), (0, 2))
     >>> x = torch.tensor([[[[0.5, 0.4]]], [[[0.9, 0.1]]]])
     >>> auto_attack_verdict(model, x, torch.tensor([0, 0]), eps=0.1, steps=5, queries=10).counts
@@ -121,7 +123,7 @@ def auto_attack_verdict(
     for name, count in (("steps", steps), ("queries", queries), ("samples", samples)):
         check_count(name, count)
     check_choice("version", version, ("standard", "randomized"))
-    x_adv, broken_by = x.clone(), [None] * len(x)
+    x_adv, broken_by = x.detach().clone(), [None] * len(x)
     if len(x) == 0:
         return Verdict(x_adv, ())
     looks = samples if version == "randomized" else 1
@@ -136,7 +138,7 @@ def auto_attack_verdict(
     for name, attack in {"none needed": lambda x, y: x, **attacks}.items():
         if len(standing) == 0:
             break
-        here, labels = x[standing], y[standing]
+        here, labels = x_adv[standing], y[standing]
         found = attack(here, labels)
         broken = fooled(mean, found, labels) & (norms(found - here, norm) <= eps + ROUNDING)
         x_adv[standing[broken]] = found[broken]

@@ -78,7 +78,7 @@ def boundary(
     check_count("steps", steps)
     check_number("spherical_step", spherical_step, low=0, high=1, exclusive=True)
     check_number("source_step", source_step, low=0, high=1, exclusive=True)
-    generator = fresh_generator(generator, x.device)
+    x, generator = x.detach(), fresh_generator(generator, x.device)
     adversarial = partial(judged, query, y, targeted)
     x_adv, standing = started(adversarial, query, x, starts, generator)
     delta, epsilon = x.new_full((len(x),), spherical_step), x.new_full((len(x),), source_step)
@@ -161,7 +161,7 @@ def hop_skip_jump(
         ("max_samples", max_samples, 2),
     ):
         check_count(name, value, low=low)
-    generator = fresh_generator(generator, x.device)
+    x, generator = x.detach(), fresh_generator(generator, x.device)
     adversarial = partial(judged, query, y, targeted)
     halvings, reach = precision(x, norm)
     best, standing = started(adversarial, query, x, starts, generator)

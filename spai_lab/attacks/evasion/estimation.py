@@ -15,14 +15,14 @@ from spai_lab.checks import (
     check_ball,
     check_batch,
     check_callable,
+    check_classes,
     check_count,
     check_flag,
     check_inputs,
-    check_logits,
     check_number,
     check_steps,
 )
-from spai_lab.query import Query, log_scores
+from spai_lab.query import Query, check_query, log_scores
 from spai_lab.threat import fresh_generator, margin, project, steepest
 
 ROWS = 512  # images shown to the model at a time: bounds memory, and keeps small networks in the processor's cache
@@ -127,15 +127,16 @@ def nes(
     >>> bool((x_adv - x).abs().max() <= 0.1 + 1e-6)
     True
     """
+    check_query(query, "scores", "logits")
     check_ball(x, eps, norm)
     check_inputs(query, x, y, targeted=targeted, generator=generator)
-    query.require("scores", "logits")
     check_steps(steps, step_size)
     check_samples(samples)
     check_number("sigma", sigma, low=0, exclusive=True)
     check_number("momentum", momentum, low=0, high=1)
     alpha = eps / 10 if step_size is None else step_size
     generator = fresh_generator(generator, x.device)
+    x = x.detach()
     x_adv, g = x.clone(), torch.zeros_like(x)
     standing = unfooled(query, x, y, targeted)
     for _ in range(steps):
@@ -208,8 +209,8 @@ def zoo(
     >>> zoo(Query(model), x, y, steps=200, searches=5, generator=torch.Generator().manual_seed(0)).round(decimals=1)
     tensor([[[[0.6000, 0.6000]]]])
     """
+    check_query(query, "scores", "logits")
     check_inputs(query, x, y, targeted=targeted, generator=generator)
-    query.require("scores", "logits")
     for name, value in (("steps", steps), ("searches", searches), ("coordinates", coordinates)):
         check_count(name, value)
     for name, value in (("initial_c", initial_c), ("learning_rate", learning_rate)):
@@ -218,6 +219,7 @@ def zoo(
     check_number("confidence", confidence, low=0)
     check_flag("abort_early", abort_early)
     generator = fresh_generator(generator, x.device)
+    x = x.detach()
     x_adv, least = x.clone(), x.new_full((len(x),), math.inf)
     c, low, high = (torch.full_like(least, start) for start in (initial_c, 0.0, math.inf))
     standing = unfooled(query, x, y, targeted)
@@ -319,7 +321,7 @@ def lead(query: Query, points: Tensor, y: Tensor, images: Tensor, targeted: bool
     for start in range(0, len(points), ROWS):
         rows = slice(start, start + ROWS)
         logits = log_scores(query, points[rows], images[rows])
-        check_logits(logits, y[rows])
+        check_classes(y[rows], logits)
         leads[rows] = margin(logits, y[rows])
     return -leads if targeted else leads
 

@@ -52,7 +52,8 @@ def fab(
         `x_adv`, like `x`, in [0, 1]; where nothing was found, and where the model is fooled by `x`, `x` itself.
     Raises:
         ValueError: an argument is out of its range; names it.
-    Reference: Croce and Hein 2019, arXiv 1907.02044, algorithm 1; toward each class as in arXiv 2003.01690.
+    Reference: Croce and Hein 2019, arXiv 1907.02044, algorithm 1; toward each class as in Croce and Hein 2020,
+        arXiv 2003.01690.
     Survey: evasion, white-box; a part of AutoAttack.
     Simplified: no random restarts and no final search on the line to `x`; AutoAttack uses neither.
 
@@ -71,6 +72,7 @@ def fab(
     check_number("eta", eta, low=1)
     check_number("beta", beta, low=0, high=1, exclusive=True)
     check_number("enough", enough, low=0)
+    x = x.detach()
     if len(x) == 0:
         return x.clone()
     warn_of_zeros(value_and_gradient(lambda x: margin(logits_of(model, x, y), y), x)[1])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spai_lab.checks import check_ball, check_count, check_flag, check_inputs, check_logits, check_number, describe
+from spai_lab.checks import check_ball, check_classes, check_count, check_flag, check_inputs, check_number, describe
 from spai_lab.query import Query, check_query, log_scores
 from spai_lab.threat import fresh_generator, margin, per_image, project, steepest
 
@@ -65,6 +65,7 @@ def square(
     check_number("share", share, low=0, high=1, exclusive=True)
     generator = fresh_generator(generator, x.device)
     start, change = {"linf": (stripes, recolor), "l2": (bumps, move)}[norm]
+    x = x.detach()
     x_hat, loss = x.clone(), x.new_full((len(x),), math.inf)
     active, _ = first_look(query, x, y, targeted)
     for i in range(1, queries):
@@ -134,6 +135,7 @@ def one_pixel(
         check_count(name, value, low=low)
     check_flag("greedy", greedy)
     generator = fresh_generator(generator, x.device)
+    x = x.detach()
     active, scores = first_look(query, x, y, targeted)
     clean = x.new_zeros(len(x)).index_copy(0, active, fit(scores, y[active], targeted))
     parents = candidates(x, population, pixels, generator)
@@ -175,7 +177,7 @@ def first_look(query: Query, x: Tensor, y: Tensor, targeted: bool) -> tuple[Tens
     if len(images) == 0:
         return images, x.new_zeros(0, 2)
     scores = log_scores(query, x[images], images)
-    check_logits(scores, y[images])
+    check_classes(y[images], scores)
     standing = ~reached(scores, y[images], targeted)
     return images[standing], scores[standing]
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spai_lab.checks import (
     check_batch,
+    check_classes,
     check_count,
     check_flag,
     check_inputs,
@@ -16,7 +17,7 @@ from spai_lab.checks import (
     check_steps,
     describe,
 )
-from spai_lab.query import Query, answered, log_scores
+from spai_lab.query import Query, answered, check_query, log_scores
 from spai_lab.threat import fooled, fresh_generator, logits_of, margin, value_and_gradient
 
 ROUNDING = 0.01  # pixels
@@ -151,6 +152,7 @@ def spatial(
     >>> spatial(query, x, model(x).argmax(1), shift=1, grid=(3, 3)).shape, query.counts
     (torch.Size([2, 1, 4, 4]), tensor([28, 28]))
     """
+    check_query(query)
     check_inputs(query, x, y, targeted=targeted, generator=generator)
     check_pictures(x)
     check_limits(rotation, shift)
@@ -304,7 +306,9 @@ def flow_of(parts: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
 def lead(query: Query, x: Tensor, y: Tensor, images: Tensor, targeted: bool) -> Tensor:
     """By how much the attacker leads, above 0 where it has won; 1 or -1 where the query reveals no scores."""
     if query.reveals in ("scores", "logits"):
-        of_y = margin(log_scores(query, x, images), y)
+        scores = log_scores(query, x, images)
+        check_classes(y, scores)
+        of_y = margin(scores, y)
     else:
         of_y = 2 * (answered(query, x, images) == y).to(x.dtype) - 1
     return of_y if targeted else -of_y

@@ -1,21 +1,44 @@
 """The attacks, victims and images that the tests of evasion share."""
 
 import inspect
+from collections.abc import Callable
 
 import pytest
+from torch import Tensor, nn
 
 from spai_lab.attacks import evasion
+from spai_lab.query import Query
 
+LEARN = {"advgan", "universal_perturbation"}  # return a network and a perturbation, not images
+
+
+def takes(attack: Callable, argument: str) -> bool:
+    return argument in inspect.signature(attack).parameters
+
+
+PUBLIC = {name: getattr(evasion, name) for name in evasion.__all__ if name not in LEARN}
 WITHIN_A_BALL = {
-    name: attack
-    for name, attack in ((name, getattr(evasion, name)) for name in evasion.__all__)
-    if "eps" in inspect.signature(attack).parameters
+    name: attack for name, attack in PUBLIC.items() if takes(attack, "eps") and not name.endswith("verdict")
 }
+WHITE_BOX = {name: attack for name, attack in WITHIN_A_BALL.items() if not takes(attack, "query")}
+CLIMBING = {name: attack for name, attack in WITHIN_A_BALL.items() if takes(attack, "gradient")}
 
 
 @pytest.fixture(scope="session", params=WITHIN_A_BALL.values(), ids=WITHIN_A_BALL)
 def attack(request):
     """Every public evasion attack that takes an `eps`: a new one is tested from the day it is exported."""
+    return request.param
+
+
+@pytest.fixture(scope="session", params=WHITE_BOX.values(), ids=WHITE_BOX)
+def white_box(request):
+    """Those of them that see gradients, of the victim or of a model of their own."""
+    return request.param
+
+
+@pytest.fixture(scope="session", params=CLIMBING.values(), ids=CLIMBING)
+def climber(request):
+    """Those of them that climb a loss by the `gradient` hook."""
     return request.param
 
 
@@ -27,7 +50,24 @@ def attacks():
 @pytest.fixture(scope="session")
 def few_steps():
     """`few_steps(attack)`: the arguments that make an iterative attack short."""
-    return lambda attack: {"steps": 3} if "steps" in inspect.signature(attack).parameters else {}
+    return lambda attack: {name: few for name, few in (("steps", 3), ("queries", 10)) if takes(attack, name)}
+
+
+def shown_to(attack: Callable, model: nn.Module) -> dict[str, object]:
+    """What the attacker gets: the model, a query of it, or the model as one of his own."""
+    given = {"model": model, "query": Query(model), "surrogates": [model]}
+    return {name: what for name, what in given.items() if takes(attack, name)}
+
+
+@pytest.fixture(scope="session")
+def perform():
+    """`perform(attack, model, x, y, ...)`: runs any attack, with those of the arguments that it takes."""
+
+    def run(attack: Callable, model: nn.Module, x: Tensor, y: Tensor, **arguments: object) -> Tensor:
+        taken = {name: value for name, value in arguments.items() if takes(attack, name)}
+        return attack(**shown_to(attack, model), x=x, y=y, **taken)
+
+    return run
 
 
 @pytest.fixture(scope="session", params=["lenet", "lenet-robust"])

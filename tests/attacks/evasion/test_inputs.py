@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spai_lab.attacks.evasion import pgd
+from spai_lab.attacks.evasion import bim, fgsm, mim, pgd
 from spai_lab.checks import SuspiciousResult
 from spai_lab.models import lenet, softmax_regression
+from spai_lab.query import Query
 
 X = torch.full((2, 1, 4, 4), 0.5)
-Y = torch.tensor([0, 2])
-MODEL = softmax_regression((1, 4, 4), 3, generator=torch.Generator().manual_seed(0))
-VALID = {"model": MODEL, "x": X, "y": Y, "eps": 0.1}
+MODEL = softmax_regression((1, 4, 4), 4, generator=torch.Generator().manual_seed(0))
+Y = MODEL(X).argmax(1)  # read rightly: an attack that starts with a look has something to do
+VALID = {"x": X, "y": Y, "eps": 0.1}
 
 
 class Rounded(nn.Module):
@@ -33,24 +34,45 @@ def returning(*values):
 
 
 NUMBER = "accepted: a finite number"
+MODELS = [
+    (nn.Sequential(MODEL, nn.Softmax(1)), "model returns probabilities", "logits"),
+    (nn.Flatten(2), "model returns a float32 tensor of shape (2, 1, 16)", "(2, K)"),
+    (lenet((3, 12, 12), 4), "model fails on x of shape (2, 1, 4, 4)"),
+    (softmax_regression((1, 4, 4), 4).double(), "x is torch.float32", "torch.float64"),
+]
+FUNCTIONS = [
+    (returning(0.0, math.nan, 1.0, 2.0), "model returns NaN", "finite logits"),
+    (returning(0.0, math.inf, 1.0, 2.0), "infinite", "finite logits"),
+    (lambda x: MODEL(x)[:1], "model returns a float32 tensor of shape (1, 4)", "(2, K)"),
+    (lambda x: MODEL(x)[:, :1], "model returns a float32 tensor of shape (2, 1)", "K at least 2"),
+    (lambda x: MODEL(x).tolist(), "model returns", "logits of shape (2, K)"),
+    (lambda x: MODEL(x).round().long(), "model returns an int64 tensor", "logits"),
+    (lambda: None, "model fails on x of shape (2, 1, 4, 4)"),
+]
 WRONG = {
     "model": [
         (None, "model is None", "called"),
         ("lenet", "model is 'lenet'", "called"),
-        (nn.Sequential(MODEL, nn.Softmax(1)), "model returns probabilities", "logits"),
-        (returning(0.0, math.nan, 1.0), "model returns NaN", "finite logits"),
-        (returning(0.0, math.inf, 1.0), "infinite", "finite logits"),
-        (nn.Flatten(2), "model returns a float32 tensor of shape (2, 1, 16)", "(2, K)"),
-        (lambda x: MODEL(x)[:1], "model returns a float32 tensor of shape (1, 3)", "(2, K)"),
-        (lambda x: MODEL(x)[:, :1], "model returns a float32 tensor of shape (2, 1)", "K at least 2"),
-        (lambda x: MODEL(x).tolist(), "model returns", "logits of shape (2, K)"),
-        (lambda x: MODEL(x).round().long(), "model returns an int64 tensor", "logits"),
         (lambda x: MODEL(x.detach()), "without a gradient", "differentiable model", "chapter 03"),
-        (lambda x: 5 * F.one_hot(MODEL(x).argmax(1), 3).float(), "without a gradient", "differentiable model"),
+        (lambda x: 5 * F.one_hot(MODEL(x).argmax(1), 4).float(), "without a gradient", "differentiable model"),
         (lambda x: MODEL(x + (x * 0).sqrt()), "NaN", "finite gradients"),
-        (lambda: None, "model fails on x of shape (2, 1, 4, 4)"),
-        (lenet((3, 12, 12), 3), "model fails on x of shape (2, 1, 4, 4)"),
-        (softmax_regression((1, 4, 4), 3).double(), "x is torch.float32", "torch.float64"),
+        *MODELS,
+        *FUNCTIONS,
+    ],
+    "query": [
+        (None, "query is None", "a Query"),
+        (MODEL, "query is", "a Query, which holds the model"),
+        (Query(MODEL, "labels"), "query reveals 'labels'", "'scores' or 'logits'"),
+        (Query(MODEL, "top-2"), "query reveals 'top-2'", "'scores' or 'logits'"),
+        *[(Query(model), *words) for model, *words in MODELS + FUNCTIONS],
+    ],
+    "surrogates": [
+        (None, "surrogates is None", "at least one torch.nn.Module"),
+        (MODEL, "surrogates is", "a list"),
+        ([], "surrogates is []", "at least one"),
+        ([MODEL, None], "surrogates is", "a list of at least one torch.nn.Module"),
+        *[([model], *words) for model, *words in MODELS],
+        *[([MODEL, model], *words) for model, *words in MODELS],
     ],
     "x": [
         (None, "x is None", "(N, C, H, W)"),
@@ -71,9 +93,9 @@ WRONG = {
         ([0, 2], "y is [0, 2]", "int64 labels"),
         (Y.float(), "y is a float32 tensor", "int64 labels"),
         (Y.int(), "y is an int32 tensor", "int64 labels"),
-        (torch.eye(3)[Y].long(), "shape (2, 3)", "int64 labels of shape (2,)"),
+        (torch.eye(4)[Y].long(), "shape (2, 4)", "int64 labels of shape (2,)"),
         (Y[:1], "shape (1,)", "shape (2,)"),
-        (torch.tensor([0, 3]), "y has a label 3", "0 to 2"),
+        (torch.tensor([0, 4]), "y has a label 4", "0 to 3"),
         (torch.tensor([-100, 0]), "y has a label -100", "classes from 0"),
     ],
     "eps": [
@@ -136,31 +158,40 @@ CASES = [
 ]
 
 
+def valid(attack, few_steps, model: nn.Module = MODEL) -> dict:
+    """Arguments that the attack takes well."""
+    victim = {"model": model, "query": Query(model), "surrogates": [model]}
+    of_victim = {name: value for name, value in victim.items() if name in inspect.signature(attack).parameters}
+    return {**of_victim, **VALID, **few_steps(attack)}
+
+
+@pytest.mark.parametrize("attack", [fgsm, bim, mim, pgd])
 def test_the_table_knows_every_argument(attack):
     assert set(inspect.signature(attack).parameters) <= set(WRONG)
 
 
 @pytest.mark.parametrize(("name", "value", "words"), CASES)
-def test_bad_input_is_refused_with_a_sentence_that_helps(attacks, refuses, name, value, words):
+def test_bad_input_is_refused_with_a_sentence_that_helps(attacks, few_steps, refuses, name, value, words):
     for attack in attacks:
         if name in inspect.signature(attack).parameters:
-            refuses(attack, {**VALID, name: value}, *words)
+            refuses(attack, {**valid(attack, few_steps), name: value}, *words)
 
 
-def test_the_largest_l2_radius_is_the_distance_of_black_and_white(attack, refuses):
-    assert attack(**{**VALID, "eps": 4.0, "norm": "l2"}).shape == X.shape
-    refuses(attack, {**VALID, "eps": 4.1, "norm": "l2"}, "eps is 4.1", "from 0 to 4")
+def test_the_largest_l2_radius_is_the_distance_of_black_and_white(attack, few_steps, refuses):
+    arguments = {**valid(attack, few_steps), "norm": "l2"}
+    assert attack(**{**arguments, "eps": 4.0}).shape == X.shape
+    refuses(attack, {**arguments, "eps": 4.1}, "eps is 4.1", "from 0 to 4")
 
 
-def test_inference_mode_is_named_rather_than_the_model(attack, refuses):
+def test_inference_mode_is_named_rather_than_the_model(white_box, few_steps, refuses):
     with torch.inference_mode():
-        refuses(attack, VALID, "torch.inference_mode() is on", "no_grad")
+        refuses(white_box, valid(white_box, few_steps), "torch.inference_mode() is on", "no_grad")
 
 
-def test_zero_gradients_warn_once_and_name_the_chapter(attack):
+def test_zero_gradients_warn_once_and_name_the_chapter(white_box, few_steps):
     filters = list(warnings.filters)
     with pytest.warns(SuspiciousResult) as caught:
-        attack(**{**VALID, "model": Rounded()})
+        white_box(**valid(white_box, few_steps, Rounded()))
     assert len(caught) == 1
     assert "2 of 2 inputs" in str(caught[0].message) and "Chapter 07 (gradient masking)" in str(caught[0].message)
     assert warnings.filters == filters
@@ -168,11 +199,11 @@ def test_zero_gradients_warn_once_and_name_the_chapter(attack):
 
 def test_restarts_do_not_repeat_the_warning():
     with pytest.warns(SuspiciousResult) as caught:
-        pgd(**{**VALID, "model": Rounded(), "y": MODEL(X).argmax(1)}, steps=2, restarts=3)
+        pgd(Rounded(), **VALID, steps=2, restarts=3)
     assert len(caught) == 1
 
 
-def test_a_sound_run_does_not_warn(attack):
+def test_a_sound_run_does_not_warn(attack, few_steps):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        attack(**VALID)
+        attack(**valid(attack, few_steps))

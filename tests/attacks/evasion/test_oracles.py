@@ -241,25 +241,26 @@ def linear():
     return model, x, y, weight[1 - y] - weight[y]
 
 
-def test_one_step_is_the_worst_case_of_a_linear_model(linear, attack):
+def test_one_step_is_the_worst_case_of_a_linear_model(linear, perform, climber):
     model, x, y, w = linear
-    arguments = {"random_start": False} if attack is pgd else {}
     best = x + 0.1 * w.sign()
-    assert torch.allclose(attack(model, x, y, eps=0.1, **arguments), best, rtol=0, atol=1e-9)
+    found = perform(climber, model, x, y, eps=0.1, random_start=False)
+    assert torch.allclose(found, best, rtol=0, atol=1e-9)
     best = x + 0.1 * w / w.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    assert torch.allclose(attack(model, x, y, eps=0.1, norm="l2", **arguments), best, rtol=0, atol=1e-9)
+    found = perform(climber, model, x, y, eps=0.1, norm="l2", random_start=False)
+    assert torch.allclose(found, best, rtol=0, atol=1e-9)
 
 
-def test_a_target_is_approached_along_the_same_line(linear, attack):
+def test_a_target_is_approached_along_the_same_line(linear, perform, climber):
     model, x, y, w = linear
-    arguments = {"random_start": False} if attack is pgd else {}
-    toward = attack(model, x, 1 - y, eps=0.1, targeted=True, **arguments)
+    toward = perform(climber, model, x, 1 - y, eps=0.1, targeted=True, random_start=False)
     assert torch.allclose(toward, x + 0.1 * w.sign(), rtol=0, atol=1e-9)
 
 
-def test_clipping_keeps_the_worst_case_in_linf(linear, attack):
+def test_clipping_keeps_the_worst_case_in_linf(linear, perform, climber):
     model, x, y, w = linear
-    assert torch.allclose(attack(model, x, y, eps=0.9), (x + 0.9 * w.sign()).clamp(0, 1), rtol=0, atol=1e-9)
+    found = perform(climber, model, x, y, eps=0.9)
+    assert torch.allclose(found, (x + 0.9 * w.sign()).clamp(0, 1), rtol=0, atol=1e-9)
 
 
 def test_pgd_reaches_the_worst_case_from_a_random_start(linear):

@@ -13,12 +13,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from spai_lab.attacks.evasion import bim, mim, pgd
+from spai_lab.attacks.evasion import apgd, auto_attack, bim, mim, nes, pgd, square
 from spai_lab.metrics import fooled_rate
 from spai_lab.models import mlp, softmax_regression
 from spai_lab.threat import fooled, input_gradient
 
-CLASSES = 3
+CLASSES = 4  # so many AutoAttack needs
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Case:
     x: Tensor
     y: Tensor
 
-    def run(self, attack, **arguments) -> Tensor:
-        return attack(self.model, self.x, self.y, **arguments)
+    def __iter__(self):
+        return iter((self.model, self.x, self.y))
 
 
 @st.composite
@@ -61,8 +61,9 @@ def dead_units_are_no_news():
 
 
 @given(case=cases(), norm=norms, eps=radii, targeted=st.booleans(), seed=seeds)
-def test_the_result_stays_in_the_ball_and_in_the_range(attack, few_steps, case, norm, eps, targeted, seed):
-    x_adv = case.run(attack, eps=eps, norm=norm, targeted=targeted, generator=seeded(seed), **few_steps(attack))
+def test_the_result_stays_in_the_ball_and_in_the_range(perform, attack, few_steps, case, norm, eps, targeted, seed):
+    arguments = {"eps": eps, "norm": norm, "targeted": targeted, "generator": seeded(seed)}
+    x_adv = perform(attack, *case, **arguments, **few_steps(attack))
     assert (x_adv.shape, x_adv.dtype) == (case.x.shape, case.x.dtype)
     delta = (x_adv - case.x).flatten(1).double().numpy()
     size = np.abs(delta).max(1, initial=0) if norm == "linf" else np.sqrt((delta**2).sum(1))
@@ -71,8 +72,8 @@ def test_the_result_stays_in_the_ball_and_in_the_range(attack, few_steps, case, 
 
 
 @given(case=cases(), norm=norms, training=st.booleans(), tracked=st.booleans())
-def test_an_attack_leaves_everything_as_it_was(attack, few_steps, case, norm, training, tracked):
-    model, x, y = case.model, case.x, case.y
+def test_an_attack_leaves_everything_as_it_was(perform, attack, few_steps, case, norm, training, tracked):
+    model, x, y = case
     model.train(training)
     frozen, *others = model.parameters()
     frozen.requires_grad_(False)
@@ -84,7 +85,7 @@ def test_an_attack_leaves_everything_as_it_was(attack, few_steps, case, norm, tr
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
     filters = list(warnings.filters)
 
-    x_adv = case.run(attack, eps=0.1, norm=norm, **few_steps(attack))
+    x_adv = perform(attack, *case, eps=0.1, norm=norm, **few_steps(attack))
 
     assert not x_adv.requires_grad
     assert x_adv.data_ptr() != x.data_ptr() or x.numel() == 0
@@ -101,14 +102,15 @@ def test_an_attack_leaves_everything_as_it_was(attack, few_steps, case, norm, tr
 
 
 @given(case=cases(), norm=norms, targeted=st.booleans())
-def test_a_ball_of_radius_zero_holds_the_input_alone(attack, few_steps, case, norm, targeted):
-    assert torch.equal(case.run(attack, eps=0, norm=norm, targeted=targeted, **few_steps(attack)), case.x)
+def test_a_ball_of_radius_zero_holds_the_input_alone(perform, attack, few_steps, case, norm, targeted):
+    x_adv = perform(attack, *case, eps=0, norm=norm, targeted=targeted, **few_steps(attack))
+    assert torch.equal(x_adv, case.x)
 
 
 @given(case=cases(), norm=norms, seed=seeds)
-def test_the_same_generator_gives_the_same_result(attack, few_steps, case, norm, seed):
+def test_the_same_generator_gives_the_same_result(perform, attack, few_steps, case, norm, seed):
     first, second = (
-        case.run(attack, eps=0.1, norm=norm, generator=seeded(seed), **few_steps(attack)) for _ in range(2)
+        perform(attack, *case, eps=0.1, norm=norm, generator=seeded(seed), **few_steps(attack)) for _ in range(2)
     )
     assert torch.equal(first, second)
 
@@ -117,41 +119,52 @@ def test_the_same_generator_gives_the_same_result(attack, few_steps, case, norm,
 def test_pgd_starts_elsewhere_with_another_seed_or_none(case, norm, seed):
     assume(case.x[0].numel() > 3)
     arguments = {"eps": 0.1, "norm": norm, "steps": 1, "step_size": 1e-6}
-    runs = [case.run(pgd, generator=generator, **arguments) for generator in (seeded(seed), seeded(seed + 1), None)]
+    runs = [pgd(*case, generator=generator, **arguments) for generator in (seeded(seed), seeded(seed + 1), None)]
     assert not any(torch.equal(runs[i], runs[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
 @given(case=cases(smallest=1, dtypes=[torch.float64]), norm=norms, targeted=st.booleans())
-def test_an_image_does_not_depend_on_its_batch(attack, few_steps, case, norm, targeted):
-    arguments = {"eps": 0.1, "norm": norm, "targeted": targeted, **few_steps(attack)}
-    if attack is pgd:
-        arguments["random_start"] = False
-    together = case.run(attack, **arguments)
-    alone = [attack(case.model, case.x[i : i + 1], case.y[i : i + 1], **arguments) for i in range(len(case.x))]
+def test_an_image_does_not_depend_on_its_batch(perform, climber, few_steps, case, norm, targeted):
+    model, x, y = case
+    arguments = {"eps": 0.1, "norm": norm, "targeted": targeted, "random_start": False, **few_steps(climber)}
+    together = perform(climber, model, x, y, **arguments)
+    alone = [perform(climber, model, x[i : i + 1], y[i : i + 1], **arguments) for i in range(len(x))]
     assert torch.allclose(together, torch.cat(alone), rtol=0, atol=1e-9)
 
 
 @given(case=cases(smallest=1), norm=norms)
-def test_the_memory_layout_does_not_matter(attack, few_steps, case, norm):
-    contiguous = case.run(attack, eps=0.1, norm=norm, generator=seeded(), **few_steps(attack))
+def test_the_memory_layout_does_not_matter(perform, climber, few_steps, case, norm):
+    arguments = {"eps": 0.1, "norm": norm, **few_steps(climber)}
+    contiguous = perform(climber, *case, generator=seeded(), **arguments)
     strided = case.x.repeat_interleave(2, dim=3)[..., ::2]
     turned = case.x.transpose(2, 3).contiguous().transpose(2, 3)
     for x in (strided, turned):
         assert torch.equal(x, case.x)
-        again = attack(case.model, x, case.y, eps=0.1, norm=norm, generator=seeded(), **few_steps(attack))
+        again = perform(climber, case.model, x, case.y, generator=seeded(), **arguments)
         assert torch.allclose(again, contiguous, rtol=0, atol=1e-6)
 
 
 @given(case=cases(), norm=norms)
-def test_no_grad_around_an_attack_changes_nothing(attack, few_steps, case, norm):
-    outside = case.run(attack, eps=0.1, norm=norm, generator=seeded(), **few_steps(attack))
+def test_no_grad_around_an_attack_changes_nothing(perform, attack, few_steps, case, norm):
+    arguments = {"eps": 0.1, "norm": norm, **few_steps(attack)}
+    outside = perform(attack, *case, generator=seeded(), **arguments)
     with torch.no_grad():
-        inside = case.run(attack, eps=0.1, norm=norm, generator=seeded(), **few_steps(attack))
+        inside = perform(attack, *case, generator=seeded(), **arguments)
         assert not torch.is_grad_enabled()
     assert torch.equal(inside, outside)
 
 
-def test_an_empty_batch_never_reaches_a_model_that_cannot_flatten_it(attack):
+@given(case=cases(), norm=norms, targeted=st.booleans())
+@pytest.mark.parametrize("attack", [apgd, auto_attack, nes, square])
+def test_an_image_that_fools_already_comes_back_as_it_was(perform, attack, few_steps, case, norm, targeted):
+    model, x, y = case
+    targeted = targeted and attack is not auto_attack
+    x_adv = perform(attack, model, x, y, eps=0.1, norm=norm, targeted=targeted, **few_steps(attack))
+    at_once = fooled(model, x, y, targeted=targeted)
+    assert torch.equal(x_adv[at_once], x[at_once])
+
+
+def test_an_empty_batch_never_reaches_a_model_that_cannot_flatten_it(perform, attack):
     class Stubborn(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.view(x.size(0), -1)  # ambiguous where x has no elements
@@ -159,19 +172,19 @@ def test_an_empty_batch_never_reaches_a_model_that_cannot_flatten_it(attack):
     x, y = torch.zeros(0, 3, 1, 1), torch.zeros(0, dtype=torch.int64)
     with pytest.raises(RuntimeError):
         Stubborn()(x)
-    assert attack(Stubborn(), x, y, eps=0.1).shape == x.shape
+    assert perform(attack, Stubborn(), x, y, eps=0.1).shape == x.shape
     assert pgd(Stubborn(), x, y, eps=0.1, restarts=3).shape == x.shape
 
 
 @given(seed=seeds, norm=norms, targeted=st.booleans())
-def test_the_loss_rises_and_the_loss_of_a_target_falls(attack, few_steps, seed, norm, targeted):
+def test_the_loss_rises_and_the_loss_of_a_target_falls(perform, climber, few_steps, seed, norm, targeted):
     """With two classes and a linear model the loss is monotone along every path that an attack takes."""
     generator = seeded(seed)
     model = softmax_regression((1, 4, 4), 2, generator=generator).double()
     x = torch.rand(4, 1, 4, 4, dtype=torch.float64, generator=generator)
     y = torch.randint(2, (4,), generator=generator)
-    arguments = {"random_start": False} if attack is pgd else {}
-    x_adv = attack(model, x, y, eps=0.1, norm=norm, targeted=targeted, **few_steps(attack), **arguments)
+    arguments = {"eps": 0.1, "norm": norm, "targeted": targeted, "random_start": False}
+    x_adv = perform(climber, model, x, y, **arguments, **few_steps(climber))
     before, after = (F.cross_entropy(model(z), y, reduction="none") for z in (x, x_adv))
     assert ((after < before) if targeted else (after > before)).all()
 
@@ -179,7 +192,7 @@ def test_the_loss_rises_and_the_loss_of_a_target_falls(attack, few_steps, seed, 
 @given(case=cases(smallest=1), norm=norms, targeted=st.booleans(), seed=seeds)
 def test_restarts_keep_what_succeeded(case, norm, targeted, seed):
     arguments = {"eps": 0.1, "norm": norm, "targeted": targeted, "steps": 2}
-    once, thrice = (case.run(pgd, restarts=n, generator=seeded(seed), **arguments) for n in (1, 3))
+    once, thrice = (pgd(*case, restarts=n, generator=seeded(seed), **arguments) for n in (1, 3))
     hit = fooled(case.model, once, case.y, targeted=targeted)
     assert torch.equal(once[hit], thrice[hit])
     assert fooled(case.model, thrice, case.y, targeted=targeted)[hit].all()
@@ -204,7 +217,7 @@ def test_restarts_try_again_only_where_it_is_needed():
     assert seen == [1, 1]
 
 
-def test_success_rises_with_eps_and_targets_are_reached(attack, few_steps, digits):
+def test_success_rises_with_eps_and_targets_are_reached(perform, climber, few_steps, digits):
     from spai_lab.training import reference
 
     model = reference("lenet", "digits")
@@ -212,23 +225,22 @@ def test_success_rises_with_eps_and_targets_are_reached(attack, few_steps, digit
     for labels, targeted in ((y, False), ((y + 1) % 10, True)):
 
         def share(eps, labels=labels, targeted=targeted):
-            x_adv = attack(model, x, labels, eps=eps, targeted=targeted, **few_steps(attack))
+            x_adv = perform(climber, model, x, labels, eps=eps, targeted=targeted, **few_steps(climber))
             return fooled_rate(model, x_adv, labels, targeted=targeted).value
 
         shares = [share(eps) for eps in (0, 0.1, 0.3)]
         assert shares[0] < 0.2 and shares[0] < shares[1] <= shares[2]
 
 
-def test_the_hook_decides_where_an_attack_goes(attack, few_steps):
+def test_the_hook_decides_where_an_attack_goes(perform, climber, few_steps):
     model = softmax_regression((1, 2, 2), 2, generator=seeded())
     x = torch.full((2, 1, 2, 2), 0.5)
-    arguments = {"random_start": False} if attack is pgd else {}
-    x_adv = attack(
-        *(model, x, torch.tensor([0, 1])),
+    x_adv = perform(
+        *(climber, model, x, torch.tensor([0, 1])),
         eps=0.1,
+        random_start=False,
         gradient=lambda model, x, y: torch.ones_like(x),
-        **arguments,
-        **few_steps(attack),
+        **few_steps(climber),
     )
     assert torch.allclose(x_adv, x + 0.1)
 
