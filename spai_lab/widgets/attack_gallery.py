@@ -247,7 +247,7 @@ def render(gallery: Gallery) -> Figure:
                 panel = f"{name} {row}"
                 if not attempt.success:
                     place = behind.axes[panel].transAxes
-                    pale = Rectangle((0, 0), 1, 1, fill=False, edgecolor=COLORS["baseline"], linewidth=6)
+                    pale = Rectangle((0, 0), 1, 1, fill=False, edgecolor=COLORS["baseline"], linewidth=6, zorder=-0.5)
                     pale.set_transform(place)
                     fig.add_artist(pale)
                 behind.lay_image(fig, panel, pixels, gid=panel)

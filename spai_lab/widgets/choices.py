@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 import ipywidgets as widgets
 from torch import Tensor
 
-from spai_lab.attacks import bim, fgsm, mim, pgd
+from spai_lab.attacks.evasion import bim, fgsm, mim, pgd
 from spai_lab.checks import check_choice
 from spai_lab.data import available, default_name, load
 from spai_lab.threat import fooled

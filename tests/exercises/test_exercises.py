@@ -292,7 +292,7 @@ def pgd_backward(model, x, y, eps, step_size, steps):
 
 
 def pgd_package(model, x, y, eps, step_size, steps):
-    from spai_lab.attacks import bim
+    from spai_lab.attacks.evasion import bim
 
     return bim(model, x, y, eps=eps, step_size=step_size, steps=steps)
 

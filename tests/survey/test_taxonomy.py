@@ -139,7 +139,7 @@ def public_methods() -> set[str]:
         top = importlib.import_module(f"spai_lab.{package}")
         packages = [info.name for info in pkgutil.walk_packages(top.__path__, f"{top.__name__}.") if info.ispkg]
         for module in map(importlib.import_module, [top.__name__, *packages]):
-            exported = [getattr(module, name) for name in module.__all__]
+            exported = [getattr(module, name) for name in getattr(module, "__all__", ())]
             found |= {f"{f.__module__}:{f.__name__}" for f in exported if inspect.isfunction(f)}
     return found
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spai_lab.attacks import pgd
+from spai_lab.attacks.evasion import pgd
 from spai_lab.data import load
 from spai_lab.training import reference
 from spai_lab.widgets import loss_surface

@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib.lines import Line2D
 
-from spai_lab.attacks import bim, fgsm, mim, pgd
+from spai_lab.attacks.evasion import bim, fgsm, mim, pgd
 from spai_lab.data import load
 from spai_lab.training import reference
 from spai_lab.widgets.moons_explorer import EPS, moons_explorer, picture_in_words, render, verdict

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from spai_lab.attacks import fgsm, pgd
+from spai_lab.attacks.evasion import fgsm, pgd
 from spai_lab.metrics import Rate
 from spai_lab.threat import fooled, project
 from spai_lab.widgets.source import show_source
