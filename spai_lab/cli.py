@@ -84,13 +84,29 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    from spai_lab.survey import gradient_attacks
+    from spai_lab.survey import evasion_attacks, gradient_attacks, query_curves
     from spai_lab.survey.ledger import comparison_table
 
-    measured = gradient_attacks.measure_gradient_attacks(fresh=options.fresh)
-    print(gradient_attacks.attack_table(measured))
+    if options.name == "query_curves":
+        query_curves.measure_query_curves(fresh=options.fresh)
+        return 0
+
+    run, table, compared = {
+        "gradient_attacks": (
+            gradient_attacks.measure_gradient_attacks,
+            gradient_attacks.attack_table,
+            gradient_attacks.gradient_attacks_compared,
+        ),
+        "evasion_attacks": (
+            evasion_attacks.measure_evasion_attacks,
+            evasion_attacks.summary_table,
+            evasion_attacks.evasion_attacks_compared,
+        ),
+    }[options.name]
+    measured = run(fresh=options.fresh)
+    print(table(measured))
     print()
-    print(comparison_table(gradient_attacks.gradient_attacks_compared(measured)))
+    print(comparison_table(compared(measured)))
     return 0
 
 
@@ -123,9 +139,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("models", _models, "train the reference weights again, those that are not up to date")
     sub.add_argument("names", nargs="*", help="models, such as lenet-mnist; all if left out")
     sub.add_argument("--seeds", type=int, help="how many seeds to train of each")
-    sub = command("measure", _measure, "measure on the whole of MNIST what a chapter shows; interrupted, it continues")
+    sub = command("measure", _measure, "measure on MNIST what a chapter shows; interrupted, it continues")
     sub.add_argument(
-        "name", nargs="?", default="gradient_attacks", choices=["gradient_attacks"], help="what to measure"
+        "name",
+        nargs="?",
+        default="gradient_attacks",
+        choices=["gradient_attacks", "evasion_attacks", "query_curves"],
+        help="what to measure",
     )
     sub.add_argument("--fresh", action="store_true", help="measure every row again")
     sub = command("coverage", _coverage, "write the README's table of methods anew")

@@ -164,6 +164,7 @@ def queries_curves(
     role: str = "adversarial",
     unit: str = "L2",
     images: int | None = None,
+    floor: float | None = None,
 ) -> Figure:
     """The median distortion of black-box attacks against the queries that an image may cost.
 
@@ -175,6 +176,7 @@ def queries_curves(
         role: one of `style.ROLES`; sets the color. Curves differ in shade, line and marker.
         unit: the norm of the distortion, for the axis label.
         images: how many the medians rest on, for the title.
+        floor: what a white-box attacker needs, drawn as a dotted line in gray; None draws none.
     Returns:
         the figure.
     Raises:
@@ -193,9 +195,11 @@ def queries_curves(
             queries = sorted(cap for cap, (value, _, _) in medians.items() if math.isfinite(value))
             values, low, high = (np.array([medians[cap][end] for cap in queries]) for end in range(3))
             look = {"color": shades[number], "marker": SHAPES[number], "markeredgecolor": "white", "markersize": 10}
-            label = name if queries else f"{name} (fails on half or more)"
+            label = name if queries else f"{name}\n(fails on half or more)"
             ax.plot(queries, values, LINES[number % len(LINES)], label=label, **look)
             ax.fill_between(queries, low, high.clip(max=top), color=shades[number], alpha=0.12, linewidth=0)
+        if floor is not None:
+            ax.axhline(floor, color=COLORS["baseline"], linestyle=":", label="white-box")
         caps = sorted({cap for medians in curves.values() for cap in medians})
         ax.set(xscale="log", xlim=(0.9 * caps[0], 1.1 * caps[-1]), ylim=(0, top))
         ax.set_xticks(caps, [f"{cap:,}" for cap in caps])

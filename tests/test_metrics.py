@@ -1,4 +1,4 @@
-"""Rates against scipy's intervals, and success counted by hand."""
+"""Rates and medians against scipy's intervals, and success counted by hand."""
 
 import inspect
 import math
@@ -7,11 +7,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 from torch import nn
 
 from spai_lab.attacks.evasion import fgsm
-from spai_lab.metrics import Rate, accuracy_rate, fooled_rate, robustness_curve
+from spai_lab.metrics import (
+    Rate,
+    accuracy_rate,
+    distortion_by_queries,
+    fooled_rate,
+    median_of,
+    robustness_curve,
+)
+from spai_lab.query import Query
 
 # The pixels are the logits of four classes.
 MODEL = nn.Flatten()
@@ -52,7 +60,58 @@ def test_a_curve_falls_from_the_clean_accuracy_to_zero():
     assert [rate.hits for rate in curve.values()] == [4, 4, 0]  # a gap of 0.9 closes once eps passes half of it
 
 
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 17, 40, 100, 256])
+def test_the_interval_of_a_median_holds_it_with_95_percent(count):
+    values = torch.randperm(count, generator=torch.Generator().manual_seed(count)).add(1).tolist()
+    found = median_of(values)
+    assert found.value == (count + 1) / 2
+    rank = int(binom.ppf(0.025, count, 0.5))  # the values are their own ranks
+    if binom.cdf(rank, count, 0.5) > 0.025:
+        rank -= 1
+    expected = (rank + 1, count - rank) if rank >= 0 else (0, math.inf)
+    assert (found.low, found.high) == expected
+    covered = binom.cdf(count - rank - 1, count, 0.5) - binom.cdf(rank, count, 0.5)
+    assert covered >= 0.95
+
+
+def test_a_median_of_failures_is_infinite():
+    assert median_of([1.0] * 10 + [math.inf] * 10).value == math.inf
+    assert median_of([1.0] * 11 + [math.inf] * 10) == (1.0, 1.0, math.inf)
+
+
+def test_distortion_falls_with_the_queries_that_an_image_may_cost():
+    asked = []
+
+    def creeping(query: Query, x, y):
+        """Raises the next class's pixel by 0.1 for each query until the model is fooled."""
+        asked.append((query.reveals, query.cap))
+        x_adv, images = x.clone(), torch.arange(len(x))
+        while len(images := images[query.afford(images)]):
+            images = images[query(x_adv[images], images).argmax(1) == y[images]]
+            x_adv[images, (y[images] + 1) % 4] += 0.1
+        return x_adv
+
+    x, y = torch.eye(4).view(4, 4, 1, 1) * 0.45, torch.arange(4)
+    reveals = {"slow": "logits", "idle": "labels"}
+    attacks = {"slow": creeping, "idle": lambda query, x, y: x.clone()}
+    found = distortion_by_queries(MODEL, x, y, attacks, [3, 5, 9], reveals=reveals)
+    assert found["slow"][3].value == math.inf
+    assert found["slow"][5].value == found["slow"][9].value == pytest.approx(0.5)
+    assert [median.value for median in found["idle"].values()] == [math.inf] * 3
+    assert asked == [("logits", 3), ("logits", 5), ("logits", 9)]
+    aimed = distortion_by_queries(MODEL, x, y, {"idle": attacks["idle"]}, [3], targeted=True, norm="linf")
+    assert aimed["idle"][3].value == 0
+
+
 VALID = {
+    median_of: {"values": [1.0]},
+    distortion_by_queries: {
+        "model": MODEL,
+        "x": X,
+        "y": Y,
+        "attacks": {"idle": lambda query, x, y: x},
+        "caps": [1],
+    },
     Rate: {"hits": 1, "trials": 2},
     accuracy_rate: {"model": MODEL, "x": X, "y": Y},
     fooled_rate: {"model": MODEL, "x_adv": X, "y": Y},
@@ -82,6 +141,20 @@ WRONG = {
         "y": LABELS,
         "targeted": [(1, "targeted is 1", "True or False")],
         "batch_size": SIZES,
+    },
+    median_of: {"values": [([], "values is []", "at least one"), ([math.nan], "values is [nan]"), ([-1], "[-1.0]")]},
+    distortion_by_queries: {
+        "model": MODELS,
+        "x": [(X * 255, "x has values", "[0, 1]"), (X[:0], "x is a float32 tensor of shape (0,", "at least one input")],
+        "y": LABELS,
+        "attacks": [({}, "attacks is {}", "at least one"), ({"a": 1}, "attacks is 1", "called"), (fgsm, "attacks is")],
+        "caps": [([0], "caps is 0", "at least 1"), (5, "caps is 5", "a list"), ("12", "caps is '12'", "a list")],
+        "norm": [("l7", "norm is 'l7'", "'linf', 'l2'")],
+        "reveals": [
+            ("all", "reveals is 'all'", "'labels'"),
+            ({"other": "labels"}, "reveals is", "each of the attacks"),
+        ],
+        "targeted": [(1, "targeted is 1", "True or False")],
     },
     robustness_curve: {
         "model": MODELS,

@@ -14,7 +14,6 @@ from spai_lab.attacks.evasion.gradient import pgd
 
 BITS, SIGMA, SAMPLES = 3, 0.5, 10
 EPS, STEPS = 0.1, 10
-STEP_SIZE = EPS / STEPS
 
 
 def squeezed(x: Tensor) -> Tensor:
@@ -34,12 +33,12 @@ class Noisy(nn.Module):
         return self.model(x + SIGMA * torch.randn(x.shape, dtype=x.dtype, generator=self.generator))
 
 
-def bpda_ours(model: nn.Module, x: Tensor, y: Tensor) -> Run:
+def bpda_ours(model: nn.Module, x: Tensor, y: Tensor, *, eps: float = EPS) -> Run:
     defended = nn.Sequential(bpda(squeezed), model)
-    return partial(pgd, defended, x, y, eps=EPS, steps=STEPS, step_size=STEP_SIZE, random_start=False)
+    return partial(pgd, defended, x, y, eps=eps, steps=STEPS, step_size=eps / STEPS, random_start=False)
 
 
-def bpda_by_art(model: nn.Module, x: Tensor, y: Tensor) -> Run:
+def bpda_by_art(model: nn.Module, x: Tensor, y: Tensor, *, eps: float = EPS) -> Run:
     """ART squeezes in NumPy, so that its NumPy version of PGD is the one that can attack it."""
     from art.attacks.evasion import ProjectedGradientDescentNumpy
     from art.defences.preprocessor import FeatureSqueezing
@@ -60,19 +59,19 @@ def bpda_by_art(model: nn.Module, x: Tensor, y: Tensor) -> Run:
         device_type="cpu",
     )
     attack = ProjectedGradientDescentNumpy(
-        classifier, eps=EPS, eps_step=STEP_SIZE, max_iter=STEPS, batch_size=len(x), verbose=False
+        classifier, eps=eps, eps_step=eps / STEPS, max_iter=STEPS, batch_size=len(x), verbose=False
     )
     return lambda: torch.from_numpy(attack.generate(x.numpy(), y=y.numpy()))
 
 
 def eot_ours(model: nn.Module, x: Tensor, y: Tensor) -> Run:
-    return partial(pgd, eot(Noisy(model), SAMPLES), x, y, eps=EPS, steps=STEPS, step_size=STEP_SIZE)
+    return partial(pgd, eot(Noisy(model), SAMPLES), x, y, eps=EPS, steps=STEPS, step_size=EPS / STEPS)
 
 
 def eot_by_torchattacks(model: nn.Module, x: Tensor, y: Tensor) -> Run:
     import torchattacks
 
-    attack = torchattacks.EOTPGD(Noisy(model).eval(), eps=EPS, alpha=STEP_SIZE, steps=STEPS, eot_iter=SAMPLES)
+    attack = torchattacks.EOTPGD(Noisy(model).eval(), eps=EPS, alpha=EPS / STEPS, steps=STEPS, eot_iter=SAMPLES)
     return partial(attack, x, y)
 
 

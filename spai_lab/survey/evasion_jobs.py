@@ -1,6 +1,7 @@
 """What is measured of the evasion attacks: each in its setting, on MNIST test images that the victim reads rightly."""
 
 import math
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -46,8 +47,8 @@ from spai_lab.training import reference
 EPS = 0.2
 MODELS = ("lenet", "mlp", "softmax")
 
+# From the victim, images, labels and a generator to `x_adv` and the queries that each image cost, if any are asked.
 Attempt = Callable[[nn.Module, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor | None]]
-"""From the victim, images, labels and a generator to `x_adv` and the queries that each image cost, if it is asked."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ class Attacked:
         return {part.name: getattr(self, part.name) for part in fields(self) if part.compare}
 
     def run(self, seed: int) -> dict:
-        """The attack's knowledge, success, distortions (None for a failure), and queries a victim image.
+        """The attack's knowledge, success, distortions (None for a failure), queries a victim image, processor time.
 
-        `lengths` are the norms of the clean images. Nine targets are nine neighbors in each list.
+        `lengths` are the norms of the clean images. Nine targets are nine neighbors in each list. The time is that of
+        the attack alone, and does not count what else the machine was busy with.
         """
         data = load("mnist")
         network = reference(self.victim, data)
@@ -91,13 +93,16 @@ class Attacked:
         if self.every_target:
             x, y = x.repeat_interleave(9, 0), ((y[:, None] + torch.arange(1, 10)) % 10).flatten()
         model = DEFENSES[self.defense](network)
+        start = time.process_time()
         x_adv, queries = self.attempt(model, x, y, torch.Generator().manual_seed(seed))
+        spent = round(time.process_time() - start, 2)
         hit = fooled(model, x_adv, y, targeted=self.every_target)
         measured = {"knowledge": knowledge(self.attack), "hits": int(hit.sum()), "trials": len(hit)}
         if self.norm is not None:
             far, lengths = norms(x_adv - x, self.norm).masked_fill(~hit, math.inf), norms(x, self.norm)
             measured |= {"distortions": rounded(far), "lengths": rounded(lengths)}
-        return measured | {"queries": None if queries is None else queries.double().median().item()}
+        queries = None if queries is None else queries.double().median().item()
+        return measured | {"queries": queries, "processor_seconds": spent}
 
 
 def knowledge(attack: str) -> str:
@@ -166,8 +171,8 @@ def with_a_generator(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Ge
 
 def with_a_patch(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
     """Learned from 1,000 training images, stuck somewhere on every image."""
-    learned = patch(model, load("mnist").x_train[:1000], target=8, size=9, generator=generator)
-    return paste(x, learned, *random_placement(x, 9, generator=generator)), None
+    learned = patch(model, load("mnist").x_train[:1000], target=8, size=11, generator=generator)
+    return paste(x, learned, *random_placement(x, 11, generator=generator)), None
 
 
 def from_other_models(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -230,5 +235,76 @@ class Noise(nn.Module):
 DEFENSES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "none": lambda network: network,
     "pixels rounded to 4 levels": lambda network: nn.Sequential(Levels(4), network),
-    "Gaussian noise of 0.5 inside": lambda network: nn.Sequential(Noise(0.5), network),
+    "Gaussian noise of 0.3 inside": lambda network: nn.Sequential(Noise(0.3), network),
 }
+
+BALL = f"eps {EPS:g}"
+
+SUMMARY = (
+    Attacked("fgsm", BALL, knowing(fgsm, eps=EPS)),
+    Attacked("bim", f"{BALL}, 10 steps", knowing(bim, eps=EPS)),
+    Attacked("mim", f"{BALL}, 10 steps", knowing(mim, eps=EPS)),
+    Attacked("pgd", f"{BALL}, 40 steps", knowing(pgd, eps=EPS)),
+    Attacked("auto_attack", BALL, knowing(auto_attack, eps=EPS)),
+    Attacked("deepfool", "L2", knowing(deepfool), norm="l2"),
+    Attacked("jsma", "any class", knowing(jsma), norm="l0"),
+    Attacked("lbfgs", "any class", knowing(lbfgs), norm="l2"),
+    Attacked("universal_perturbation", f"{BALL}, learned from 500 images", with_one_perturbation),
+    Attacked("advgan", f"{BALL}, trained on 2,000 images", with_a_generator),
+    Attacked("patch", "11 pixels wide, for the class 8, anywhere", with_a_patch, norm=None),
+    Attacked("spatial", "30 degrees, 3 pixels, grid of 775", asking(spatial, "scores"), norm=None),
+    Attacked("spatial", "flow field", knowing(flow_field), norm=None),
+    Attacked("bpda", f"PGD past rounding, {BALL}", past_rounding, defense="pixels rounded to 4 levels"),
+    Attacked("bpda", f"PGD without it, {BALL}", plainly, defense="pixels rounded to 4 levels"),
+    Attacked("eot", f"PGD past noise, 16 looks a step, {BALL}", past_noise, defense="Gaussian noise of 0.3 inside"),
+    Attacked("eot", f"PGD without it, {BALL}", plainly, defense="Gaussian noise of 0.3 inside"),
+    Attacked("transfer", f"{BALL}, 10 steps, from an MLP and softmax regression", from_other_models),
+    Attacked("substitute", f"{BALL}, PGD on a LeNet trained from 150 images", from_a_substitute),
+    Attacked("square", f"{BALL}, at most 5,000 queries", asking(square, "scores", eps=EPS)),
+    Attacked("nes", f"{BALL}, at most 100 steps of 51 queries", asking(nes, "scores", eps=EPS)),
+    Attacked("one_pixel", "5 pixels", asking(one_pixel, "scores", pixels=5), norm="l0", images=30),
+    Attacked("boundary", "10,000 steps", asking(boundary, "labels"), norm="l2"),
+    Attacked("hop_skip_jump", "L2, 30 steps", asking(hop_skip_jump, "labels", steps=30), norm="l2"),
+    Attacked(
+        "zoo",
+        "1 search of 300 steps, c 10",
+        asking(zoo, "scores", searches=1, steps=300, initial_c=10.0),
+        norm="l2",
+        images=20,
+    ),
+    Attacked("carlini_wagner", "L2, 9 searches of 1,000 steps", knowing(carlini_wagner), norm="l2"),
+)
+
+JSMA = (
+    Attacked(
+        "jsma",
+        "every target, gamma 0.145, theta 1",
+        in_parts(knowing(jsma, gamma=0.145, theta=1.0, targeted=True), 90),
+        norm="l0",
+        every_target=True,
+    ),
+)
+DEEPFOOL = {
+    victim: (Attacked("deepfool", "L2", in_parts(knowing(deepfool), 100), norm="l2", victim=victim, images=1000),)
+    for victim in ("lenet", "mlp")
+}
+CARLINI_WAGNER = tuple(
+    Attacked(
+        "carlini_wagner",
+        "L2, every target, 9 searches of 1,000 steps",
+        knowing(carlini_wagner, targeted=True),
+        norm="l2",
+        first=first,
+        images=10,
+        every_target=True,
+    )
+    for first in range(0, 50, 10)
+)
+ZOO = tuple(
+    Attacked("zoo", "9 searches of 3,000 steps", asking(zoo, "scores"), norm="l2", first=first, images=3)
+    for first in range(0, 30, 3)
+)
+
+# The cheap ones first, the slow ones by turns: an interrupted run has some of each.
+SLOW = tuple(job for one, *two in zip(CARLINI_WAGNER, ZOO[::2], ZOO[1::2], strict=True) for job in (one, *two))
+JOBS = (*JSMA, *DEEPFOOL["lenet"], *DEEPFOOL["mlp"], *SUMMARY, *SLOW)

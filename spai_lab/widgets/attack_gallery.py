@@ -20,12 +20,10 @@ from spai_lab.style import COLORS, DIVERGING, Backdrop, frame, image_colors, mag
 from spai_lab.threat import fooled, norms
 from spai_lab.training import reference
 from spai_lab.widgets.choices import (
-    IMAGES,
     MODELS,
     invert,
-    sample_images,
     starting_dataset,
-    well_read,
+    well_read_image,
     well_read_options,
 )
 from spai_lab.widgets.explorable import Explorable
@@ -170,11 +168,7 @@ def gallery(dataset: str, model: str, image: int) -> Gallery:
         ValueError: names the argument.
     """
     check_choice("model", model, COMPARED)
-    places = well_read(dataset, COMPARED)
-    if image not in places:
-        raise ValueError(f"image is {image!r}; accepted: {', '.join(map(str, places))}")
-    images, labels, classes = sample_images(dataset, IMAGES)
-    x, y = images[[image]], labels[[image]]
+    x, y, classes = well_read_image(dataset, image, COMPARED)
     victim = reference(model, dataset).eval()
     attempts = {}
     with warnings.catch_warnings(record=True) as caught:

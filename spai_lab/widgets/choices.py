@@ -72,6 +72,19 @@ def well_read_options(dataset: str, models: tuple[str, ...] = ("lenet",)) -> lis
     return [options[place] for place in well_read(dataset, models)]
 
 
+def well_read_image(dataset: str, image: int, models: tuple[str, ...] = ("lenet",)) -> tuple[Tensor, Tensor, tuple]:
+    """One of the images of `well_read`, `(1, C, H, W)`, with its label `(1,)` and the names of the classes.
+
+    Raises:
+        ValueError: the number is not one of theirs.
+    """
+    places = well_read(dataset, models)
+    if image not in places:
+        raise ValueError(f"image is {image!r}; accepted: {', '.join(map(str, places))}")
+    x, y, classes = sample_images(dataset, IMAGES)
+    return x[[image]], y[[image]], classes
+
+
 def refill(slider: widgets.SelectionSlider, options: list[tuple[str, object]]) -> None:
     """Give a slider other options and leave its handle where it is, as far as there are options."""
     place = min(slider.index, len(options) - 1)

@@ -13,12 +13,12 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from spai_lab.attacks.evasion.carlini_wagner import minimize_at
-from spai_lab.checks import check_choice
+from spai_lab.checks import check_number
 from spai_lab.figures import sayings
 from spai_lab.style import COLORS, DIVERGING, MARKERS, Backdrop, frame, image_colors, magnified, panels, styled
 from spai_lab.threat import margin, norms
 from spai_lab.training import reference
-from spai_lab.widgets.choices import IMAGES, sample_images, starting_dataset, well_read, well_read_options
+from spai_lab.widgets.choices import starting_dataset, well_read_image, well_read_options
 from spai_lab.widgets.explorable import Explorable
 
 WEIGHTS = tuple(float(f"{10 ** (step / 3):.2g}") for step in range(-9, 7))
@@ -76,7 +76,7 @@ class Trade:
         """Whether the goal is reached at a place of the grid, in words."""
         if self.found[step]:
             return "goal reached"
-        return "misread, but short of kappa" if self.lead[step] > 0 else "still read rightly"
+        return "misread, short of kappa" if self.lead[step] > 0 else "still read rightly"
 
 
 @lru_cache(maxsize=15)
@@ -87,18 +87,14 @@ def trade(dataset: str, image: int, confidence: float = 0) -> Trade:
     Args:
         dataset: "digits" or "mnist".
         image: one of those that LeNet reads rightly, as `choices.well_read` lists them.
-        confidence: kappa, one of `CONFIDENCES`.
+        confidence: kappa, at least 0, in units of the logits.
     Returns:
         the trade; the last fifteen are kept.
     Raises:
         ValueError: names the argument.
     """
-    check_choice("confidence", confidence, CONFIDENCES)
-    places = well_read(dataset)
-    if image not in places:
-        raise ValueError(f"image is {image!r}; accepted: {', '.join(map(str, places))}")
-    images, labels, classes = sample_images(dataset, IMAGES)
-    x, y = images[[image]], labels[[image]]
+    check_number("confidence", confidence, low=0)
+    x, y, classes = well_read_image(dataset, image)
     victim = reference("lenet", dataset).eval()
     x_adv, found = minimize_at(
         *(victim, x.expand(len(WEIGHTS), -1, -1, -1), y.expand(len(WEIGHTS)), torch.tensor(WEIGHTS, dtype=x.dtype)),
@@ -134,11 +130,16 @@ def backdrop(trade: Trade) -> Backdrop:
         draw_curve(axes["lead"], trade, trade.lead)
         axes["distance"].set_title("distortion, L2")
         axes["distance"].set(xticklabels=[], ylim=(-0.06 * float(trade.distance.max()), None))
+        axes["lead"].set_ylim(None, float(trade.lead.max()) + 2)
         axes["lead"].set_title("lead of the best wrong class, in logits")
         axes["lead"].set_xlabel("c, the weight of f")
         axes["lead"].axhline(trade.confidence, color="black", linewidth=1.2, linestyle="--", zorder=0)
-        axes["lead"].text(
-            *(WEIGHTS[0], trade.confidence, f"kappa = {trade.confidence}"), va="bottom", ha="left", fontsize=13
+        axes["lead"].annotate(
+            f"kappa = {trade.confidence:g}",
+            (WEIGHTS[0], trade.confidence),
+            (0, -4),
+            textcoords="offset points",
+            va="top",
         )
         handles = [
             Line2D([], [], linestyle="", label=label, **look)
@@ -155,6 +156,8 @@ def draw_curve(ax: Axes, trade: Trade, values: Tensor) -> None:
         rows = (trade.found == hit).nonzero()[:, 0]
         ax.plot([trade.c[row] for row in rows], values[rows], linestyle="", **look)
     ax.set(xscale="log", xlim=(trade.c[0] / 1.4, trade.c[-1] * 1.4))
+    decades = [0.001, 0.01, 0.1, 1, 10, 100]
+    ax.set_xticks(decades, [f"{c:g}" for c in decades])
     ax.minorticks_off()
 
 
@@ -221,7 +224,9 @@ def verdict(trade: Trade, c: float) -> str:
     step = step_of(trade, c)
     distance, lead = float(trade.distance[step]), float(trade.lead[step])
     if trade.found[step]:
-        happened = f"At c = {c:g} the goal is reached: the wrong class leads by {lead:.1f} logits, at L2 {distance:.2f}."
+        happened = (
+            f"At c = {c:g} the goal is reached: the wrong class leads by {lead:.1f} logits, at L2 {distance:.2f}."
+        )
     elif lead > 0:
         happened = f"At c = {c:g} the image is misread, but the lead of {lead:.1f} logits falls short of kappa."
     else:
@@ -244,10 +249,10 @@ def describe(trade: Trade, c: float) -> str:
     hits = [f"{value:g}" for value, hit in zip(trade.c, trade.found.tolist(), strict=True) if hit]
     reach = f"is reached at c = {', '.join(hits)}" if hits else "is never reached"
     return (
-        f"LeNet on {trade.dataset}: of the original, a {trade.classes[trade.y]}, it says {trade.says()}; of the minimizer "
-        f"at c = {c:g} it says {trade.says(step)}: {trade.outcome(step)}. Two curves against c show the distortion, here "
-        f"{float(trade.distance[step]):.2f} in L2, and the lead of the best wrong class, here "
-        f"{float(trade.lead[step]):.1f} logits; the goal, a lead of {trade.confidence}, {reach}."
+        f"LeNet on {trade.dataset}: of the original, a {trade.classes[trade.y]}, it says {trade.says()}; "
+        f"of the minimizer at c = {c:g} it says {trade.says(step)}: {trade.outcome(step)}. "
+        f"Two curves against c show the distortion, here {float(trade.distance[step]):.2f} in L2, and the lead of the "
+        f"best wrong class, here {float(trade.lead[step]):.1f} logits; the goal, a lead of {trade.confidence}, {reach}."
     )
 
 

@@ -77,7 +77,8 @@ def deepfool(
     check_number("overshoot", overshoot, low=0)
     if candidates is not None:
         check_count("candidates", candidates, low=2)
-    x_k, r = x.detach().clone(), torch.zeros_like(x)
+    x = x.detach()
+    x_k, r = x.clone(), torch.zeros_like(x)
     if len(x) == 0:
         return x_k
     with torch.no_grad():
@@ -95,7 +96,7 @@ def deepfool(
         r[active] += to_the_nearest_boundary(f, w, norm)
         x_k[active] = (x[active] + (1 + overshoot) * r[active]).clamp(0, 1)
         active = active[~fooled(model, x_k[active], y[active])]
-    x_k[active] = x.detach()[active]
+    x_k[active] = x[active]
     return x_k
 
 

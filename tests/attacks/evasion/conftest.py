@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 
 import pytest
+from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from spai_lab.attacks import evasion
@@ -70,9 +71,31 @@ def perform():
     return run
 
 
-@pytest.fixture(scope="session", params=["lenet", "lenet-robust"])
+@pytest.fixture(scope="session")
+def resting():
+    r"""`resting(x, w, eps, step)`: where steps along w, each brought back into the L2 ball and clipped, come to rest.
+
+    A point rests if $x + \delta = \mathrm{clip}(x + s (\delta + \eta \hat w))$ with
+    $s \|\delta + \eta \hat w\| = \epsilon$. Where nothing is clipped this gives $\delta_i = t \hat w_i$ with
+    $s = t / (t + \eta)$. So the point is $\mathrm{clip}(x + t \hat w)$, the worst case of its own length. With a step of
+    0 that is $\epsilon$: the worst case of the ball.
+    """
+
+    def rest(x: Tensor, w: Tensor, eps: float, step: float) -> Tensor:
+        w = w / w.norm()
+
+        def excess(t: float) -> float:
+            delta = (x + t * w).clamp(0, 1) - x
+            return t / (t + step) * (delta + step * w).norm().item() - eps
+
+        return (x + brentq(excess, 1e-9, 1e3) * w).clamp(0, 1)
+
+    return rest
+
+
+@pytest.fixture(params=["lenet", "lenet-robust"])
 def victim(request):
-    """A naturally and an adversarially trained network for digits."""
+    """A naturally and an adversarially trained network for digits; a fresh one, since some peers leave gradients."""
     from spai_lab.training import reference
 
     return reference(request.param, "digits")

@@ -1,14 +1,17 @@
 """AutoAttack: who attacks whom, in which order, and what is reported; the whole of it against torchattacks."""
 
+from importlib import import_module
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from spai_lab.attacks.evasion import auto_attack as module
 from spai_lab.attacks.evasion.auto_attack import auto_attack, auto_attack_verdict
 from spai_lab.checks import SuspiciousResult
 from spai_lab.models import mlp, softmax_regression
 from spai_lab.threat import fooled, norms
+
+module = import_module("spai_lab.attacks.evasion.auto_attack")  # the package has a function of this name
 
 
 def seeded(seed=0):

@@ -383,7 +383,7 @@ def median_interval(distances) -> tuple[float, float]:
     return tuple(np.quantile(np.median(distances[picks], axis=1), [0.025, 0.975]))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def start_points(victim, digits):
     """Images that are read right, and for each a random image that is read differently."""
     with torch.no_grad():

@@ -96,10 +96,18 @@ def test_it_finds_the_nearest_boundary_of_a_linear_model(norm):
             for i, z in enumerate(logits)
         ]
     )
-    found = distortions(model, x, fab(model, x, y, norm=norm), y, norm=norm)
-    assert nearest.isfinite().sum() >= 6 and torch.equal(nearest.isfinite(), found.isfinite())
-    ratio = (found / nearest)[nearest.isfinite()]
-    assert ratio.min() >= 1 - 1e-6 and ratio.max() <= 1.02  # steps lead 5 % of their length beyond the plane
+    assert nearest.isfinite().sum() >= 6
+    for eta in (1.05, 1.0001):
+        found = distortions(model, x, fab(model, x, y, norm=norm, eta=eta), y, norm=norm)
+        assert torch.equal(nearest.isfinite(), found.isfinite())
+        ratio = (found / nearest)[nearest.isfinite()]
+        # the first step to each plane is eta times the shortest, and the walk keeps the nearest point
+        assert ratio.min() >= 1 - 1e-6 and ratio.max() <= eta + 1e-6
+        # where nothing clips the second step, from beta eta, is eta - (1 - alpha) (eta - 1) beta eta, and no later one
+        # is shorter; with alpha the share of what is left of the way, 1 - beta eta
+        left = 1 - 0.9 * eta
+        alpha = left / (left + 1)
+        assert ratio.median() == pytest.approx(eta - (1 - alpha) * (eta - 1) * 0.9 * eta, abs=2e-4)
     target = runner_up(logits, y)
     aimed = distortions(model, x, fab(model, x, target, norm=norm, targeted=True), target, norm=norm, targeted=True)
     assert (aimed >= nearest - 1e-6).all() and aimed.isfinite().any()

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -31,6 +31,7 @@ from spai_lab.query import Query
 from spai_lab.threat import fooled
 
 CLASSES = 4
+some = settings(max_examples=settings.default.max_examples // 5)
 SHORT = {
     "deepfool": partial(deepfool, steps=5),
     "deepfool in L-inf": partial(deepfool, steps=5, norm="linf"),
@@ -120,6 +121,7 @@ def test_every_public_attack_without_a_radius_is_here():
     assert here == set(evasion.__all__) - return_no_images - elsewhere - tables
 
 
+@some
 @given(case=cases(), targeted=st.booleans(), seed=seeds)
 def test_an_image_fools_the_model_or_comes_back_as_it_was(attack, case, targeted, seed):
     model, x, y = case
@@ -133,6 +135,7 @@ def test_an_image_fools_the_model_or_comes_back_as_it_was(attack, case, targeted
         assert (unchanged | fooled(model, x_adv, y, targeted=targeted)).all()
 
 
+@some
 @given(case=cases(), training=st.booleans(), tracked=st.booleans())
 def test_an_attack_leaves_everything_as_it_was(attack, case, training, tracked):
     model, x, y = case
@@ -163,6 +166,7 @@ def test_an_attack_leaves_everything_as_it_was(attack, case, training, tracked):
     assert warnings.filters == filters
 
 
+@some
 @given(case=cases(smallest=1), seed=seeds)
 def test_the_same_generator_gives_the_same_result_with_and_without_no_grad(attack, case, seed):
     outside = run(attack, *case, seed=seed)
@@ -172,6 +176,7 @@ def test_the_same_generator_gives_the_same_result_with_and_without_no_grad(attac
     assert torch.equal(inside, outside)
 
 
+@some
 @given(case=cases(smallest=2, dtypes=[torch.float64]))
 def test_what_is_not_random_does_not_depend_on_the_batch(case):
     model, x, y = case
@@ -183,6 +188,7 @@ def test_what_is_not_random_does_not_depend_on_the_batch(case):
         assert torch.allclose(together, alone, rtol=0, atol=1e-6), name
 
 
+@some
 @given(case=cases(smallest=1))
 def test_the_memory_layout_does_not_matter(attack, case):
     model, x, y = case

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from spai_lab.metrics import fooled_rate
 from spai_lab.models import mlp, softmax_regression
 from spai_lab.threat import fooled, input_gradient
 
+some = settings(max_examples=settings.default.max_examples // 2)
 CLASSES = 4  # so many AutoAttack needs
 
 
@@ -60,6 +61,7 @@ def dead_units_are_no_news():
         yield
 
 
+@some
 @given(case=cases(), norm=norms, eps=radii, targeted=st.booleans(), seed=seeds)
 def test_the_result_stays_in_the_ball_and_in_the_range(perform, attack, few_steps, case, norm, eps, targeted, seed):
     arguments = {"eps": eps, "norm": norm, "targeted": targeted, "generator": seeded(seed)}
@@ -71,6 +73,7 @@ def test_the_result_stays_in_the_ball_and_in_the_range(perform, attack, few_step
     assert ((x_adv >= 0) & (x_adv <= 1)).all()
 
 
+@some
 @given(case=cases(), norm=norms, training=st.booleans(), tracked=st.booleans())
 def test_an_attack_leaves_everything_as_it_was(perform, attack, few_steps, case, norm, training, tracked):
     model, x, y = case
@@ -101,12 +104,14 @@ def test_an_attack_leaves_everything_as_it_was(perform, attack, few_steps, case,
     assert warnings.filters == filters
 
 
+@some
 @given(case=cases(), norm=norms, targeted=st.booleans())
 def test_a_ball_of_radius_zero_holds_the_input_alone(perform, attack, few_steps, case, norm, targeted):
     x_adv = perform(attack, *case, eps=0, norm=norm, targeted=targeted, **few_steps(attack))
     assert torch.equal(x_adv, case.x)
 
 
+@some
 @given(case=cases(), norm=norms, seed=seeds)
 def test_the_same_generator_gives_the_same_result(perform, attack, few_steps, case, norm, seed):
     first, second = (
@@ -144,6 +149,7 @@ def test_the_memory_layout_does_not_matter(perform, climber, few_steps, case, no
         assert torch.allclose(again, contiguous, rtol=0, atol=1e-6)
 
 
+@some
 @given(case=cases(), norm=norms)
 def test_no_grad_around_an_attack_changes_nothing(perform, attack, few_steps, case, norm):
     arguments = {"eps": 0.1, "norm": norm, **few_steps(attack)}
@@ -154,6 +160,7 @@ def test_no_grad_around_an_attack_changes_nothing(perform, attack, few_steps, ca
     assert torch.equal(inside, outside)
 
 
+@some
 @given(case=cases(), norm=norms, targeted=st.booleans())
 @pytest.mark.parametrize("attack", [apgd, auto_attack, nes, square])
 def test_an_image_that_fools_already_comes_back_as_it_was(perform, attack, few_steps, case, norm, targeted):

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -10,12 +11,12 @@ from scipy import ndimage
 from scipy.optimize import minimize
 from torch import nn
 
-from spai_lab.attacks.evasion import spatial as module
 from spai_lab.attacks.evasion.spatial import flow_field, flow_variation, random_moves, spatial, transform, warp
 from spai_lab.models import mlp
 from spai_lab.query import Query
 from spai_lab.threat import fooled, margin
 
+module = import_module("spai_lab.attacks.evasion.spatial")  # the package has a function of this name
 SHAPE = (2, 7, 10)
 LIMITS = {"rotation": 15.0, "shift": 1.0, "grid": (7, 3)}  # at which foolbox fools about half of the digits
 
