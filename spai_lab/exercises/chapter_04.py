@@ -287,7 +287,7 @@ transfer = Exercise(
     task=f"""
         **An attack that crosses over.** You hold two surrogates: a multilayer perceptron and a softmax regression,
         trained on the same digits as the victim, a convolutional network that you cannot query even once. Write
-        `my_transfer(surrogates, x, y, eps)`: at eps = {EPS} it must fool the victim on {100 * BAR:.0f} % of the images.
+        `my_transfer(surrogates, x, y, eps)`: at eps = {EPS} it must fool the victim on {10 * BAR:.0f} of 10 images.
         You may call attacks of the package.
     """,
     solution=my_transfer,

@@ -154,7 +154,7 @@ def evasion_attacks_compared(measurement: dict) -> list[Comparison]:
     left out; what has been measured in part rests on fewer images, and says so.
     """
     ledger = published()
-    found = ((ledger[name], beside, pooled(measurement, beside.jobs)) for name, beside in besides().items())
+    found = ((ledger[name], beside, pooled(measurement, beside.jobs)) for name, beside in besides())
     return [compare(figure, beside, measured) for figure, beside, measured in found if measured is not None]
 
 
@@ -176,27 +176,29 @@ class Beside:
     differs: str = ""
 
 
-def besides() -> dict[str, Beside]:
+def besides() -> list[tuple[str, Beside]]:
     """By the id of the published figure; differences between the networks are counted, not typed."""
     network, perceptron = (f"{name}, {size(model()):,} parameters" for name, model in (("LeNet", lenet), ("MLP", mlp)))
     narrower = f"our network has {size(mlp()):,} parameters, theirs {fully_connected(PIXELS, 500, 150, 10):,}"
     layers = sum(isinstance(layer, nn.Conv2d) for layer in lenet().modules())
     shallower = f"our network has {layers} convolutions, theirs four"
     untargeted = {job.attack: [job] for job in SUMMARY if job.attack in ("carlini_wagner", "boundary")}
-    return {
-        "jsma-success": Beside(JSMA, None, network),
-        "jsma-pixels": Beside(JSMA, mean_share, network),
-        "deepfool-lenet": Beside(DEEPFOOL["lenet"], mean_relative, network),
-        "deepfool-mlp": Beside(DEEPFOOL["mlp"], mean_relative, perceptron, narrower),
-        "cw-best": Beside(CARLINI_WAGNER, mean_of_nearest, network, shallower),
-        "cw-average": Beside(CARLINI_WAGNER, mean, network, shallower),
-        "cw-worst": Beside(CARLINI_WAGNER, mean_of_farthest, network, shallower),
-        "zoo-success": Beside(ZOO, None, network, shallower),
-        "zoo-l2": Beside(ZOO, mean, network, shallower),
-        "boundary-l2": Beside(untargeted["boundary"], median_squared, network, "another network"),
-        "boundary-cw": Beside(untargeted["carlini_wagner"], median_squared, network, "another network"),
-        "boundary-deepfool": Beside(DEEPFOOL["lenet"], median_squared, network, "another network"),
-    }
+    return [
+        ("jsma-success", Beside(JSMA["probabilities"], None, f"{network}, F the probabilities")),
+        ("jsma-pixels", Beside(JSMA["probabilities"], mean_share, f"{network}, F the probabilities")),
+        ("jsma-success", Beside(JSMA["logits"], None, f"{network}, F the logits")),
+        ("jsma-pixels", Beside(JSMA["logits"], mean_share, f"{network}, F the logits")),
+        ("deepfool-lenet", Beside(DEEPFOOL["lenet"], mean_relative, network)),
+        ("deepfool-mlp", Beside(DEEPFOOL["mlp"], mean_relative, perceptron, narrower)),
+        ("cw-best", Beside(CARLINI_WAGNER, mean_of_nearest, network, shallower)),
+        ("cw-average", Beside(CARLINI_WAGNER, mean, network, shallower)),
+        ("cw-worst", Beside(CARLINI_WAGNER, mean_of_farthest, network, shallower)),
+        ("zoo-success", Beside(ZOO, None, network, shallower)),
+        ("zoo-l2", Beside(ZOO, mean, network, shallower)),
+        ("boundary-l2", Beside(untargeted["boundary"], median_squared, network, "another network")),
+        ("boundary-cw", Beside(untargeted["carlini_wagner"], median_squared, network, "another network")),
+        ("boundary-deepfool", Beside(DEEPFOOL["lenet"], median_squared, network, "another network")),
+    ]
 
 
 def compare(figure: dict, beside: Beside, measured: Pooled) -> Comparison:

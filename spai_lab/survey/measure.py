@@ -65,6 +65,7 @@ def measure(
     versions = {"torch": torch.__version__.split("+")[0]}
     head = {"name": name, "data": "mnist", "seed": seed, "versions": versions, "weights": weights}
     rows = [] if fresh else earlier_rows(file, head)
+    rows = [row for row in rows if any(row.items() >= job.key.items() for job in jobs)]
     for job in tqdm(jobs, desc=name, unit="row"):
         if any(row.items() >= job.key.items() for row in rows):
             continue

@@ -5,18 +5,26 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from benchmarks.attacks import all_contests
 from benchmarks.contest import median_ratio, peak_growth
+from spai_lab.survey.taxonomy import load_taxonomy, rows_of
+
+WITHOUT_A_CONTEST = {
+    "advgan": "no peer has it",
+    "substitute": "no peer trains the substitute; ART's copycat models steal, which is another row",
+}
 
 
-@pytest.mark.oracle
-def test_the_benchmark_runs_and_every_ratio_is_a_number(root):
+def ratios(root, *arguments: str) -> dict[str, int]:
+    """Runs the benchmark and reads its tables: how often each competitor's name heads a sound line."""
     answer = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "attacks", "--quick", "--only", "fgsm"],
+        [sys.executable, "-m", "benchmarks", "attacks", "--quick", *arguments],
         cwd=root,
         env={**os.environ, "SPAI_DATASET": "digits"},
         capture_output=True,
@@ -24,12 +32,35 @@ def test_the_benchmark_runs_and_every_ratio_is_a_number(root):
         errors="replace",
     )
     assert answer.returncode == 0, answer.stderr
-    for name in ("torchattacks", "foolbox", "ART"):
-        lines = re.findall(rf"^{name} .*$", answer.stdout, re.MULTILINE)
-        assert lines, answer.stdout
-        for line in lines:
-            median, low, high = map(float, re.search(r"(\S+) \((\S+) to (\S+)\)", line).groups())
-            assert 0 < low <= median <= high < math.inf
+    lines = re.findall(r"^(\w.*?)  +.* (\S+) \((\S+) to (\S+)\) *$", answer.stdout, re.MULTILINE)
+    for _, *numbers in lines:
+        median, low, high = map(float, numbers)
+        assert 0 < low <= median <= high < math.inf
+    return Counter(name for name, *_ in lines)
+
+
+@pytest.mark.oracle
+def test_the_benchmark_runs_and_every_ratio_is_a_number(root):
+    assert ratios(root, "--only", "fgsm") == {"torchattacks": 2, "foolbox": 2, "ART": 2}
+
+
+@pytest.mark.full
+@pytest.mark.oracle
+def test_every_contest_runs_and_every_peer_has_its_line(root):
+    expected = Counter(name for contest in all_contests() for name in contest.competitors if name != "ours")
+    assert ratios(root) == expected
+
+
+def test_every_evasion_attack_of_the_survey_has_a_contest():
+    """Its name begins with the method's: the row's id, its name, or the abbreviation in parentheses."""
+    contests = [contest.name.lower() for contest in all_contests()]
+    assert all(next(iter(contest.competitors)) == "ours" for contest in all_contests())
+    missing = set()
+    for row in rows_of(load_taxonomy(), "evasion"):
+        names = (row.id, row.name.split(" (")[0], *re.findall(r"\((\S+?)\)", row.name))
+        if not any(contest.startswith(tuple(name.lower() for name in names)) for contest in contests):
+            missing.add(row.id)
+    assert missing == set(WITHOUT_A_CONTEST)
 
 
 def test_the_interval_of_the_median_ratio_is_scipys():

@@ -127,7 +127,7 @@ def test_tests_exist_and_name_the_method(row, root):
     files = [root / test for test in row.tests]
     assert [file for file in files if not file.is_file()] == []
     names = {reference.split(":")[1] for reference in row.functions}
-    assert any(names <= set(re.findall(r"\w+", file.read_text(encoding="utf-8"))) for file in files)
+    assert names <= {word for file in files for word in re.findall(r"\w+", file.read_text(encoding="utf-8"))}
 
 
 def public_methods() -> set[str]:

@@ -152,8 +152,9 @@ def apgd(
         targeted: walk down the loss of `y` rather than up.
         generator: source of the random starts; None draws a fresh one.
     Returns:
-        `x_adv`, like `x`, in [0, 1] and within `eps` of `x`: the first point that succeeds, else the one of the highest
-        loss in the last try; `x` itself where the model is fooled by it.
+        `x_adv`, like `x`, in [0, 1] and within `eps` of `x`: the first point that succeeds (with `samples` above 1 the
+        one of the highest loss among those that do), else the one of the highest loss in the last try; `x` itself where
+        the model is fooled by it.
     Raises:
         ValueError: an argument is out of its range; names it.
     Reference: Croce and Hein 2020, arXiv 2003.01690, algorithm 1.
@@ -254,15 +255,16 @@ def climb(
     n, reviews, last = len(x), checkpoints(steps), 0
     active = torch.arange(n, device=x.device)
     won, halved = (torch.zeros(n, dtype=torch.bool, device=x.device) for _ in range(2))
-    f, f_max, f_reviewed = (x.new_full((n,), -torch.inf) for _ in range(3))
+    f, f_max, f_won, f_reviewed = (x.new_full((n,), -torch.inf) for _ in range(4))
     rises, eta = x.new_zeros(n), x.new_full((n,), 2 * eps)
     x_k, x_last, x_max, x_adv = start, start, start, start.clone()
     g, g_max = torch.zeros_like(x), torch.zeros_like(x)
     for k in range(steps + 1):
         f_last = f.clone()
         f[active], g[active], hit, done = look(loss, x_k[active], [label[active] for label in labels])
+        higher = active[hit & (f[active] > f_won[active])]
         won[active] |= hit
-        x_adv[active[hit]] = x_k[active[hit]]
+        x_adv[higher], f_won[higher] = x_k[higher], f[higher]
         better = per_image(f > f_max, x)
         x_max, g_max, f_max = where(better, x_k, x_max), where(better, g, g_max), f.maximum(f_max)
         active = active[~done]

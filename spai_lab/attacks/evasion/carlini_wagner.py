@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spai_lab.checks import check_choice, check_count, check_inputs, check_number, describe
-from spai_lab.threat import logits_of, margin, norms, per_image, value_and_gradient
+from spai_lab.threat import logits_of, margin, norms, per_image, value_and_gradient, warn_of_zeros
 
 Lead = Callable[[Tensor, Tensor], Tensor]
 
@@ -85,9 +85,10 @@ def carlini_wagner(
     if len(x) == 0:
         return x_adv
     lead = unwanted_lead(model, targeted)
-    with torch.no_grad():
-        standing = ~reached(lead(x_adv, y), confidence)
+    gap, slope = value_and_gradient(lambda x: lead(x, y), x_adv)
+    standing = ~reached(gap, confidence)
     if standing.any():
+        warn_of_zeros(slope[standing])
         settings = {"confidence": confidence, "steps": steps, "learning_rate": learning_rate}
         x_adv[standing] = least[norm](lead, x_adv[standing], y[standing], initial_c, searches, **settings)
     return x_adv

@@ -107,7 +107,7 @@ def nes(
         step_size: alpha, in pixel units, above 0; None takes `eps / 10`.
         samples: looks at the surroundings in each step; an even number from 2.
         sigma: how far away they are, in pixel units, above 0.
-        momentum: mu, from 0 to 1; 0 trusts each estimate alone.
+        momentum: mu, from 0 to below 1; 0 trusts each estimate alone.
         targeted: make the model say `y` rather than anything else.
         generator: source of the directions; None draws a fresh one.
     Returns:
@@ -134,6 +134,8 @@ def nes(
     check_samples(samples)
     check_number("sigma", sigma, low=0, exclusive=True)
     check_number("momentum", momentum, low=0, high=1)
+    if momentum == 1:
+        raise ValueError("momentum is 1; accepted: below 1, or no estimate would ever count")
     alpha = eps / 10 if step_size is None else step_size
     generator = fresh_generator(generator, x.device)
     x = x.detach()

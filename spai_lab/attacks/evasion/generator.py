@@ -6,7 +6,7 @@ from tqdm.auto import tqdm
 
 from spai_lab.checks import check_attack, check_count, check_flag, check_number, describe
 from spai_lab.models import initialized
-from spai_lab.threat import fresh_generator, input_gradient, logits_of, margin, norms, shortened
+from spai_lab.threat import fresh_generator, input_gradient, logits_of, margin, norms, shortened, warn_of_zeros
 from spai_lab.training.loop import shuffled
 
 SMALLEST = 5  # pixels; a quarter of them must be more than one, or there is nothing to normalize
@@ -88,10 +88,10 @@ def advgan(
     Reference: Xiao et al. 2018, arXiv 1801.02610, section 3.2, equations 1 to 4; Baluja and Fischer 2017,
         arXiv 1703.09387, section 2 (ATN).
     Survey: evasion, white-box.
-    Simplified: G and D are a few convolutions, without residual blocks; the ball is a
-        hard limit beside the soft one of the hinge; kappa is above 0, since G has to succeed on images that it has not
-        seen; alpha and beta are ours. The ATN gets this loss instead of its own, which keeps the order of the classes
-        behind the target.
+    Simplified: the GAN loss is least squares in place of equation 1's logarithms, which is easier to train; G and D
+        are a few convolutions, without residual blocks; the ball is a hard limit beside the soft one of the hinge;
+        kappa is above 0, since G has to succeed on images that it has not seen; alpha and beta are ours. The ATN gets
+        this loss instead of its own, which keeps the order of the classes behind the target.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     >>> x, y = torch.rand(8, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
@@ -101,7 +101,7 @@ def advgan(
     """
     check_attack(model, x, y, eps=eps, norm=norm, targeted=targeted, gradient=input_gradient, generator=generator)
     check_advgan(x, confidence, gan_weight, size_weight, free_size, epochs, batch_size, learning_rate, progress)
-    input_gradient(model, x[:1], y[:1])  # refuses a model that cannot be attacked before any training
+    warn_of_zeros(input_gradient(model, x[:batch_size], y[:batch_size]))
     generator = fresh_generator(generator, x.device)
     largest = eps * x[0].numel() ** 0.5 if norm == "linf" else eps
     c = largest / 2 if free_size is None else free_size

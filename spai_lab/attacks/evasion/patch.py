@@ -14,7 +14,7 @@ from spai_lab.checks import (
     check_number,
     describe,
 )
-from spai_lab.threat import fresh_generator, logits_of, per_image, value_and_gradient
+from spai_lab.threat import fresh_generator, logits_of, per_image, value_and_gradient, warn_of_zeros
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,7 @@ def patch(
     mask = disk(size).to(x)
     p = torch.full((1, x.shape[1], size, size), 0.5, dtype=x.dtype, device=x.device)
     optimizer = torch.optim.Adam([p], lr=step_size)
-    for _ in range(steps):
+    for k in range(steps):
         batch = torch.randperm(len(x), device=x.device, generator=generator)[:batch_size]
         where = random_placement(x[batch], size, scales=scales, max_angle=max_angle, generator=generator)
         y = torch.full_like(batch, target)
@@ -129,6 +129,8 @@ def patch(
             return F.cross_entropy(logits_of(model, patched, y), y)[None]
 
         p.grad = value_and_gradient(loss, p)[1]
+        if k == 0:
+            warn_of_zeros(p.grad)
         optimizer.step()
         p.clamp_(0, 1)
     return Patch(p[0].detach(), mask)

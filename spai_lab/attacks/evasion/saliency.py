@@ -91,7 +91,8 @@ def jsma(
         ValueError: an argument is out of its range; names it.
     Reference: Papernot et al. 2015, arXiv 1511.07528, algorithms 2 and 3, equations 8 to 10.
     Survey: evasion, white-box.
-    Simplified: the derivatives are those of log F_t, which choose the same pixels and do not vanish where F_t does. The
+    Simplified: the derivatives are those of log F_t, which choose the same pixels wherever those of F_t are not rounded
+        to 0, and still work where the softmax is saturated: there this attack is stronger than one on F_t itself. The
         paper counts steps, here the pixels that changed are counted, which is the same as long as |theta| = 1. Where no
         pair is salient the paper leaves open what to do; here the image is given up. `targeted=False` is an addition.
 

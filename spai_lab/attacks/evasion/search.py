@@ -11,7 +11,7 @@ from spai_lab.checks import check_ball, check_classes, check_count, check_flag, 
 from spai_lab.query import Query, check_query, log_scores
 from spai_lab.threat import fresh_generator, margin, per_image, project, steepest
 
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries, as in the paper
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries, as in the authors' program
 WEIGHT = 0.5
 ROWS = 1024  # shown to the model at a time
 

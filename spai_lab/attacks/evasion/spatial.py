@@ -18,7 +18,7 @@ from spai_lab.checks import (
     describe,
 )
 from spai_lab.query import Query, answered, check_query, log_scores
-from spai_lab.threat import fooled, fresh_generator, logits_of, margin, value_and_gradient
+from spai_lab.threat import fooled, fresh_generator, logits_of, margin, value_and_gradient, warn_of_zeros
 
 ROUNDING = 0.01  # pixels
 
@@ -259,6 +259,8 @@ def flow_field(
     for k in range(steps):
         adam.param_groups[0]["lr"] = step_size * (1 - k / steps)
         parts.grad = value_and_gradient(objective, parts)[1]
+        if k == 0:
+            warn_of_zeros(parts.grad)
         adam.step()
     return x_adv
 

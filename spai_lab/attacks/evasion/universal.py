@@ -1,11 +1,13 @@
 """The universal perturbation: one noise that, added to almost any image, changes what the model sees."""
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
 from spai_lab.attacks.evasion.least_distortion import deepfool
-from spai_lab.checks import check_ball, check_count, check_inputs, check_number
-from spai_lab.threat import fooled, fresh_generator, logits_of, shortened
+from spai_lab.checks import SuspiciousResult, check_ball, check_count, check_inputs, check_number
+from spai_lab.threat import fooled, fresh_generator, input_gradient, logits_of, shortened, warn_of_zeros
 
 
 def universal_perturbation(
@@ -50,7 +52,8 @@ def universal_perturbation(
     Survey: evasion, white-box.
     Simplified: the paper updates v after every image; here a mini-batch takes its steps from the same v, and they are
         added up before the projection. Images are clipped to [0, 1] before a step, as the model will see them. DeepFool
-        may give up on an image, and the passes are limited, where the paper goes on until the rate is reached.
+        may give up on an image, and the passes are limited, where the paper goes on until the rate is reached; the
+        best v of all passes is returned.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> x = torch.full((3, 1, 2, 2), 0.5)
@@ -61,16 +64,24 @@ def universal_perturbation(
     y = check_universal(model, x, y, eps, norm, fooling_rate, passes, steps, overshoot, batch_size, generator)
     generator = fresh_generator(generator, x.device)
     x = x.detach()
-    v = x.new_zeros(1, *x.shape[1:])
+    v = best = x.new_zeros(1, *x.shape[1:])
+    highest = 0.0
+    if len(x):
+        warn_of_zeros(input_gradient(model, x, y))
     for _ in range(passes):
         for batch in torch.randperm(len(x), device=x.device, generator=generator).split(batch_size):
             standing = batch[~fooled(model, (x[batch] + v).clamp(0, 1), y[batch])]
             x_v = (x[standing] + v).clamp(0, 1)
-            least = deepfool(model, x_v, y[standing], steps=steps, overshoot=overshoot) - x_v
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SuspiciousResult)
+                least = deepfool(model, x_v, y[standing], steps=steps, overshoot=overshoot) - x_v
             v = shortened(v + least.sum(0, keepdim=True), eps, norm)
-        if fooled(model, (x + v).clamp(0, 1), y).double().mean() >= fooling_rate:
+        rate = fooled(model, (x + v).clamp(0, 1), y).double().mean().item() if len(x) else 1.0
+        if rate > highest:
+            best, highest = v, rate
+        if rate >= fooling_rate:
             break
-    return v
+    return best
 
 
 def check_universal(

@@ -77,8 +77,8 @@ def resting():
 
     A point rests if $x + \delta = \mathrm{clip}(x + s (\delta + \eta \hat w))$ with
     $s \|\delta + \eta \hat w\| = \epsilon$. Where nothing is clipped this gives $\delta_i = t \hat w_i$ with
-    $s = t / (t + \eta)$. So the point is $\mathrm{clip}(x + t \hat w)$, the worst case of its own length. With a step of
-    0 that is $\epsilon$: the worst case of the ball.
+    $s = t / (t + \eta)$. So the point is $\mathrm{clip}(x + t \hat w)$, the worst case of its own length. With a step
+    of 0 that is $\epsilon$: the worst case of the ball.
     """
 
     def rest(x: Tensor, w: Tensor, eps: float, step: float) -> Tensor:

@@ -224,6 +224,11 @@ def test_pgd_with_eot_beats_plain_pgd_on_a_random_defense(digits):
     assert advantage(often, once) <= FALSE_ALARM
 
 
+ROBUST_LATER = pytest.mark.parametrize(
+    "victim", ["lenet", pytest.param("lenet-robust", marks=pytest.mark.full)], indirect=True
+)
+
+
 def both_with_eot(victim, x, y, seed):
     """Which images we fool and which torchattacks does, both through noise that they have not seen."""
     from benchmarks.contests.adaptive import Noisy, eot_by_torchattacks, eot_ours
@@ -237,6 +242,7 @@ def both_with_eot(victim, x, y, seed):
 
 
 @pytest.mark.oracle
+@ROBUST_LATER
 def test_pgd_with_eot_is_not_behind_torchattacks(victim, digits):
     ours, theirs = both_with_eot(victim, digits.x_test[:40], digits.y_test[:40], seed=0)
     assert advantage(theirs, ours) > FALSE_ALARM

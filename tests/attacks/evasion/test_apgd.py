@@ -244,7 +244,11 @@ def paired_deficit(model, y, ours, theirs):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize(("norm", "loss"), [("linf", cross_entropy), ("l2", dlr)], ids=["linf-ce", "l2-dlr"])
+@pytest.mark.parametrize(
+    ("norm", "loss"),
+    [("linf", cross_entropy), pytest.param("l2", dlr, marks=pytest.mark.full)],
+    ids=["linf-ce", "l2-dlr"],
+)
 def test_it_succeeds_where_torchattacks_does(norm, loss, named_victim, digits):
     name, model = named_victim
     x, y, eps = digits.x_test[:48], digits.y_test[:48], RADII[name, norm]
@@ -256,6 +260,7 @@ def test_it_succeeds_where_torchattacks_does(norm, loss, named_victim, digits):
     assert paired_deficit(model, y, short, theirs) > DEFICIT  # a radius that is a tenth short is noticed
 
 
+@pytest.mark.full
 @pytest.mark.oracle
 def test_it_succeeds_where_art_does(named_victim, digits):
     name, model = named_victim
@@ -266,6 +271,7 @@ def test_it_succeeds_where_art_does(named_victim, digits):
     assert paired_deficit(model, y, ours, theirs) <= DEFICIT
 
 
+@pytest.mark.full
 @pytest.mark.oracle
 def test_the_targeted_loss_succeeds_where_torchattacks_does(named_victim, digits):
     name, model = named_victim

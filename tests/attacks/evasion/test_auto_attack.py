@@ -178,9 +178,8 @@ def deficit(name, digits, images, seeds, **budget):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("name", ["lenet", "lenet-robust"])
-def test_it_succeeds_where_torchattacks_does_in_short(name, digits):
-    assert deficit(name, digits, 24, (0,), steps=10, queries=100) <= 0.02
+def test_it_succeeds_where_torchattacks_does_in_short(digits):
+    assert deficit("lenet", digits, 24, (0,), steps=10, queries=100) <= 0.02
 
 
 @pytest.mark.full

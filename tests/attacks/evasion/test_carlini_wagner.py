@@ -228,6 +228,11 @@ def test_bad_weights_are_named(refuses, c):
 
 # --- the peers --------------------------------------------------------------------------------------------------------
 
+ROBUST_LATER = pytest.mark.parametrize(
+    "victim", ["lenet", pytest.param("lenet-robust", marks=pytest.mark.full)], indirect=True
+)
+
+
 FIXED = {"steps": 100, "searches": 1, "initial_c": 3.0}
 SEARCHED = {"steps": 100, "searches": 3, "initial_c": 0.3}
 
@@ -256,17 +261,20 @@ def assert_at_most_3_percent_above(ours, theirs):
     [(contest.by_torchattacks, FIXED, 24), (contest.by_foolbox, SEARCHED, 12)],
     ids=["torchattacks", "foolbox"],
 )
+@ROBUST_LATER
 def test_l2_is_as_near_as_the_peers(victim, digits, peer, budget, images, targeted):
     assert_at_most_3_percent_above(*compare(victim, digits, peer, budget, images=images, targeted=targeted))
 
 
 @pytest.mark.oracle
+@ROBUST_LATER
 def test_l2_is_as_near_as_arts(victim, digits):
     budget = {"steps": 60, "searches": 1, "initial_c": 10.0}
     assert_at_most_3_percent_above(*compare(victim, digits, contest.by_art, budget, images=8))
 
 
 @pytest.mark.oracle
+@ROBUST_LATER
 def test_a_step_in_the_wrong_place_is_noticed(victim, digits):
     """The comparison tells a learning rate that is five times too small."""
     ours, theirs = compare(victim, digits, contest.by_foolbox, SEARCHED, images=8, learning_rate=2e-3)
@@ -274,6 +282,7 @@ def test_a_step_in_the_wrong_place_is_noticed(victim, digits):
         assert_at_most_3_percent_above(ours, theirs)
 
 
+@pytest.mark.full
 @pytest.mark.oracle
 def test_linf_is_as_near_as_arts(digits):
     from spai_lab.training import reference

@@ -338,6 +338,11 @@ def test_bad_input_is_named(attack, wrong, words, refuses):
 # --- the peers --------------------------------------------------------------------------------------------------------
 
 
+ROBUST_LATER = pytest.mark.parametrize(
+    "victim", ["lenet", pytest.param("lenet-robust", marks=pytest.mark.full)], indirect=True
+)
+
+
 class Enough(Exception):
     """The peer has asked as often as it may."""
 
@@ -422,22 +427,24 @@ def compare(attack, norm, model, x, y, starts, counts, seed):
 
 @pytest.mark.oracle
 @every_attack
+@ROBUST_LATER
 def test_no_farther_than_the_best_peer(attack, norm, victim, start_points):
     x, y, starts = (part[:8] for part in start_points)
-    compare(attack, norm, victim, x, y, starts, (300, 600), seed=0)
+    compare(attack, norm, victim, x, y, starts, (300,), seed=0)
 
 
 @pytest.mark.full
 @pytest.mark.oracle
 @every_attack
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_no_farther_than_the_best_peer_on_many_images(attack, norm, seed, victim, start_points):
-    x, y, starts = (part[:32] for part in start_points)
-    compare(attack, norm, victim, x, y, starts, (500, 1000, 2000), seed)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_no_farther_than_the_best_peer_with_more_queries(attack, norm, seed, victim, start_points):
+    x, y, starts = (part[:16] for part in start_points)
+    compare(attack, norm, victim, x, y, starts, (500, 1000), seed)
 
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("norm", ["l2", "linf"])
+@ROBUST_LATER
 def test_a_flipped_sign_is_farther_than_the_peers(norm, victim, start_points, monkeypatch):
     monkeypatch.setattr(decision, "facing", the_other_way)
     x, y, starts = (part[:8] for part in start_points)

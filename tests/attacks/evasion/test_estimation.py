@@ -293,6 +293,11 @@ def test_labels_alone_are_not_enough(two_classes, refuses, function):
 # --- the peers --------------------------------------------------------------------------------------------------------
 
 
+ROBUST_LATER = pytest.mark.parametrize(
+    "victim", ["lenet", pytest.param("lenet-robust", marks=pytest.mark.full)], indirect=True
+)
+
+
 def nearly_misread(model, data, count):
     """The correctly read images with the smallest margins, which a small budget can turn."""
     with torch.no_grad():
@@ -302,6 +307,7 @@ def nearly_misread(model, data, count):
 
 
 @pytest.mark.oracle
+@ROBUST_LATER
 def test_zoo_moves_no_further_than_art_at_the_same_budget(victim, digits):
     x, y = nearly_misread(victim, digits, 3)
     budget = {"steps": 20, "searches": 1, "initial_c": 10.0}
@@ -312,28 +318,30 @@ def test_zoo_moves_no_further_than_art_at_the_same_budget(victim, digits):
 
 
 @pytest.mark.oracle
+@pytest.mark.parametrize("steps", [8, pytest.param(16, marks=pytest.mark.full)])
 @pytest.mark.parametrize(("name", "eps"), [("lenet", 0.14), ("lenet-robust", 0.25)])
-def test_nes_succeeds_as_often_as_spsa_with_as_many_queries(digits, name, eps):
+def test_nes_succeeds_as_often_as_spsa_with_as_many_queries(digits, name, eps, steps):
     from spai_lab.training import reference
 
     victim, x, y = reference(name, "digits"), digits.x_test[:32], digits.y_test[:32]
-    for steps in (8, 16):
-        theirs = fooled(victim, nes_by_torchattacks(victim, x, y, eps=eps, steps=steps)(), y)
-        low = Rate(int(theirs.sum()), len(y)).interval[0]
-        query = Query(victim, cap=50 * steps)
-        ours = fooled(victim, nes(query, x, y, eps=eps, steps=steps, generator=seeded()), y)
-        assert Rate(int(ours.sum()), len(y)).value >= low
+    theirs = fooled(victim, nes_by_torchattacks(victim, x, y, eps=eps, steps=steps)(), y)
+    low = Rate(int(theirs.sum()), len(y)).interval[0]
+    query = Query(victim, cap=50 * steps)
+    ours = fooled(victim, nes(query, x, y, eps=eps, steps=steps, generator=seeded()), y)
+    assert Rate(int(ours.sum()), len(y)).value >= low
 
 
 @pytest.mark.full
+@pytest.mark.oracle
 def test_zoo_comes_close_to_the_white_box_attack_that_it_imitates(victim, digits):
+    """Both at one c, near the best: ZOO takes a pixel's slope about 100 times, Carlini and Wagner's 300 times."""
     import foolbox
 
-    x, y = digits.x_test[:8], digits.y_test[:8]
-    peer = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=6, steps=500, stepsize=0.01, initial_const=0.1)
+    x, y = digits.x_test[:3], digits.y_test[:3]
+    peer = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=1, steps=300, stepsize=0.01, initial_const=3.0)
     criterion = foolbox.criteria.Misclassification(y)
     theirs = distortions(
         victim, x, peer.run(foolbox.PyTorchModel(victim, bounds=(0, 1), device="cpu"), x, criterion), y
     )
-    x_adv = zoo(Query(victim), x, y, steps=1500, searches=6, initial_c=0.1, generator=seeded())
-    assert distortions(victim, x, x_adv, y).median() <= 1.05 * theirs.median()
+    x_adv = zoo(Query(victim), x, y, steps=600, searches=1, initial_c=3.0, generator=seeded())
+    assert distortions(victim, x, x_adv, y).median() <= 1.03 * theirs.median()

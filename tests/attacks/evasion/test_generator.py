@@ -117,7 +117,13 @@ def test_bad_arguments_are_named(linear, refuses, bad, words):
     refuses(advgan, {**good, **bad}, *words)
 
 
+ROBUST_LATER = pytest.mark.parametrize(
+    "victim", ["lenet", pytest.param("lenet-robust", marks=pytest.mark.full)], indirect=True
+)
+
+
 @pytest.mark.oracle
+@ROBUST_LATER
 def test_on_unseen_digits_it_beats_noise_of_its_own_size(victim, digits, request):
     eps = {"lenet": 0.15, "lenet-robust": 0.3}[request.node.callspec.params["victim"]]
     G = advgan(

@@ -229,7 +229,13 @@ def median(victim, x, x_adv, y, **arguments):
     return distortions(victim, x, x_adv, y, **arguments).sort().values[(len(x) - 1) // 2].item()
 
 
+ROBUST_LATER = pytest.mark.parametrize(
+    "victim", ["lenet", pytest.param("lenet-robust", marks=pytest.mark.full)], indirect=True
+)
+
+
 @pytest.mark.oracle
+@ROBUST_LATER
 def test_deepfool_moves_no_farther_than_the_peers(victim, digits):
     x, y = digits.x_test[:16], digits.y_test[:16]
     best = min(median(victim, x, peer(victim, x, y)(), y) for peer in (by_foolbox, by_art))
@@ -247,6 +253,7 @@ def test_deepfool_in_linf_moves_no_farther_than_foolbox(victim, digits):
 
 
 @pytest.mark.oracle
+@ROBUST_LATER
 def test_lbfgs_moves_no_farther_than_scipys(victim, digits):
     x, t = digits.x_test[:3], (digits.y_test[:3] + 1) % 10
     theirs = median(victim, x, by_scipy(victim, x, t, searches=4)(), t, targeted=True)

@@ -154,7 +154,13 @@ def test_a_patch_has_pixels_in_range_and_a_mask_that_fits(refuses):
     refuses(Patch, {"pixels": torch.zeros(1, 3, 3), "mask": disk(4)}, "mask", "(1, 4, 4)")
 
 
+ROBUST_LATER = pytest.mark.parametrize(
+    "victim", ["lenet", pytest.param("lenet-robust", marks=pytest.mark.full)], indirect=True
+)
+
+
 @pytest.mark.oracle
+@ROBUST_LATER
 def test_it_succeeds_on_unseen_images_as_often_as_arts(victim, digits):
     """Three sets of training images, each with placements of its own; both patches meet the same ones."""
     from benchmarks.contests.patch import learned_by_art, learned_by_us, stuck

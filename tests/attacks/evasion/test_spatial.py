@@ -333,7 +333,13 @@ def by_lbfgs(model, image, label, tau, evaluations):
     return min(values)
 
 
+ROBUST_LATER = pytest.mark.parametrize(
+    "victim", ["lenet", pytest.param("lenet-robust", marks=pytest.mark.full)], indirect=True
+)
+
+
 @pytest.mark.oracle
+@ROBUST_LATER
 def test_flow_field_comes_as_low_as_lbfgs(victim, digits, flows):
     """At equal numbers of gradients: the median of equation 2, at most 3 % above that of SciPy."""
     model, steps, tau = copy.deepcopy(victim).double(), 100, 0.05
@@ -347,6 +353,7 @@ def test_flow_field_comes_as_low_as_lbfgs(victim, digits, flows):
 
 
 @pytest.mark.oracle
+@ROBUST_LATER
 def test_flow_field_fools_both_victims(victim, digits):
     x, y = digits.x_test[:16], digits.y_test[:16]
     success = fooled(victim, flow_field(victim, x, y), y).double().mean()
