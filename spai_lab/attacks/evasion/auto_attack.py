@@ -109,9 +109,16 @@ def auto_attack_verdict(
     samples: int = 20,
     generator: torch.Generator | None = None,
 ) -> Verdict:
-    """`auto_attack`, with the same arguments, and which of its attacks broke which image.
+    """What `auto_attack` makes, and which of its attacks broke which image.
 
+    Args:
+        model, x, y, eps, norm, steps, queries, version, samples, generator: as in `auto_attack`.
+    Returns:
+        the images, for each the name of the attack that broke it, and how many each broke.
+    Raises:
+        ValueError: an argument is out of its range; names it.
     Reference: Croce and Hein 2020, arXiv 2003.01690, section 5.
+    Survey: evasion, white-box and black-box.
 
     >>> model = lambda x: 4 * nn.functional.pad(x.flatten(1), (0, 2))
     >>> x = torch.tensor([[[[0.5, 0.4]]], [[[0.9, 0.1]]]])
