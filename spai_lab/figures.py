@@ -199,14 +199,14 @@ def queries_curves(
             ax.plot(queries, values, LINES[number % len(LINES)], label=label, **look)
             ax.fill_between(queries, low, high.clip(max=top), color=shades[number], alpha=0.12, linewidth=0)
         if floor is not None:
-            ax.axhline(floor, color=COLORS["baseline"], linestyle=":", label="white-box")
+            ax.axhline(floor, color=COLORS["baseline"], linestyle=":", label="C&W, white-box")
         caps = sorted({cap for medians in curves.values() for cap in medians})
         ax.set(xscale="log", xlim=(0.9 * caps[0], 1.1 * caps[-1]), ylim=(0, top))
         ax.set_xticks(caps, [f"{cap:,}" for cap in caps])
         ax.minorticks_off()
         ax.set(xlabel="queries that an image may cost", ylabel=f"median distortion, {unit}")
         rest = "band: 95 % interval" if images is None else f"n = {images}, band: 95 % interval"
-        ax.set_title(f"How far images must be moved, failures infinitely ({rest})")
+        ax.set_title(f"Median distortion found, by queries spent ({rest}; failures infinite)")
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=3.2)
     return fig
 

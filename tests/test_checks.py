@@ -41,6 +41,7 @@ ACCEPTED = [
     (checks.check_ball, {"x": X, "eps": 4, "norm": "l2"}),
     (checks.check_steps, {"steps": 3, "step_size": None}),
     (checks.check_steps, {"steps": 3, "step_size": 0.1}),
+    (checks.check_classes, {"y": Y, "scores": LOGITS}),
     (checks.check_logits, {"logits": LOGITS, "y": Y}),
     (checks.check_logits, {"logits": LOGITS.log_softmax(1), "y": Y}),
     (checks.check_logits, {"logits": torch.zeros(2, 2), "y": Y}),
@@ -83,6 +84,7 @@ REFUSED = [
     (checks.check_ball, {"x": X, "eps": 0.1, "norm": "l1"}, "norm is 'l1'", "'linf', 'l2'"),
     (checks.check_steps, {"steps": 0, "step_size": None}, "steps is 0", "at least 1"),
     (checks.check_steps, {"steps": 1, "step_size": 0.0}, "step_size is 0.0", "above 0"),
+    (checks.check_classes, {"y": Y + 1, "scores": LOGITS, "name": "toward"}, "toward has a label 2", "0 to 1"),
     (checks.check_logits, {"logits": None, "y": Y}, "model returns None", "(2, K)"),
     (checks.check_logits, {"logits": LOGITS[0], "y": Y}, "shape (2,)", "(2, K), K at least 2"),
     (checks.check_logits, {"logits": LOGITS.long(), "y": Y}, "an int64 tensor", "logits"),
@@ -97,7 +99,10 @@ def name_of(part):
 
 
 def test_no_check_is_left_out():
-    public = {check for name, check in vars(checks).items() if name.startswith("check_")} - {checks.check_attack}
+    public = {check for name, check in vars(checks).items() if name.startswith("check_")} - {
+        checks.check_attack,
+        checks.check_inputs,
+    }
     assert public == {row[0] for row in ACCEPTED} == {row[0] for row in REFUSED}
 
 

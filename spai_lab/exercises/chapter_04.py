@@ -22,7 +22,7 @@ CHAPTER = "04_black_box_attacks"
 def my_nes_gradient(score, x, noise, sigma):
     """The slope of a score, estimated from its values alone.
 
-    score: from points (N, d) to scores (N,). x: a point (d,).
+    score: from points (N, d) to scores (N,), also for N = 1. x: a point (d,).
     noise: random directions (n, d). sigma: how far to look along each.
     Returns the estimate, like x, from 2 n values of the score.
     """
@@ -50,6 +50,12 @@ def looks_one_way(score, x, noise, sigma):
     return (score(x + sigma * noise)[:, None] * noise).mean(0) / sigma
 
 
+def takes_forward_differences(score, x, noise, sigma):
+    """It subtracts the score at `x` rather than at x - sigma u: one-sided, its bend gets into the slope."""
+    rise = score(x + sigma * noise) - score(x[None])
+    return (rise[:, None] * noise).mean(0) / sigma
+
+
 def goes_downhill(score, x, noise, sigma):
     """Its sign is turned around: the score at x + sigma u comes first, the one at x - sigma u is subtracted."""
     return -my_nes_gradient(score, x, noise, sigma)
@@ -57,6 +63,8 @@ def goes_downhill(score, x, noise, sigma):
 
 def bowl(x: Tensor) -> Tensor:
     """A quadratic score, with a height of its own."""
+    if x.ndim != 2:
+        raise ValueError(f"score takes points (N, d), not {tuple(x.shape)}: for a single one, x[None]")
     scale = torch.arange(1, x.shape[1] + 1, dtype=x.dtype)
     return 5 + (scale * (x - 0.3).square()).sum(1)
 
@@ -95,7 +103,14 @@ nes_gradient = Exercise(
         "The rise along direction i is one number; it multiplies the direction: `rise[:, None] * noise`.",
         "Average over the directions, then divide by the distance of the two points, 2 sigma.",
     ),
-    mistakes=(forgets_sigma, forgets_the_two, sums_the_directions, looks_one_way, goes_downhill),
+    mistakes=(
+        forgets_sigma,
+        forgets_the_two,
+        sums_the_directions,
+        looks_one_way,
+        takes_forward_differences,
+        goes_downhill,
+    ),
     tolerance=1e-3,
 )
 
@@ -269,7 +284,8 @@ def put_to_the_victim(answer: Callable, surrogates, x, y, eps) -> Tensor:
 
 def challenge() -> list[dict]:
     surrogates, _, x, y = players()
-    return [{"surrogates": list(surrogates), "x": x.clone(), "y": y.clone(), "eps": EPS}]
+    orders = (surrogates, surrogates[::-1])
+    return [{"surrogates": list(order), "x": x.clone(), "y": y.clone(), "eps": EPS} for order in orders]
 
 
 def what_is_missing(result: np.ndarray, **case: object) -> str | None:
@@ -293,10 +309,10 @@ transfer = Exercise(
     solution=my_transfer,
     truth=lambda **case: np.zeros(3),
     cases=challenge,
-    tested=f"{ASKED} digits that all three models read rightly, at eps {EPS:g}",
+    tested=f"{ASKED} digits that all three models read rightly, at eps {EPS:g}, with the surrogates in either order",
     hints=(
-        "One surrogate is a start: `bim(surrogates[0], x, y, eps=eps)`. Which of the two resembles the victim more?",
-        "You need not choose: what fools several models at once is likely to fool another. Attack their average.",
+        "One surrogate is a start: `bim(surrogates[0], x, y, eps=eps)`. But which of the two is more like the victim?",
+        "If you cannot tell, attack both at once: that is seldom the best choice, and never the worst.",
         "A model is any function from images to logits: write one that averages `model(x).log_softmax(1)` over the "
         "surrogates, and give it to `bim`, `pgd` or `mim`.",
     ),

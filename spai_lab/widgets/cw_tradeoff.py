@@ -132,7 +132,7 @@ def backdrop(trade: Trade) -> Backdrop:
         axes["distance"].set(xticklabels=[], ylim=(-0.06 * float(trade.distance.max()), None))
         axes["lead"].set_ylim(None, float(trade.lead.max()) + 2)
         axes["lead"].set_title("lead of the best wrong class, in logits")
-        axes["lead"].set_xlabel("c, the weight of f")
+        axes["lead"].set_xlabel("c, the weight of the margin")
         axes["lead"].axhline(trade.confidence, color="black", linewidth=1.2, linestyle="--", zorder=0)
         axes["lead"].annotate(
             f"kappa = {trade.confidence:g}",

@@ -229,7 +229,7 @@ RADII = {("lenet", "linf"): 0.08, ("lenet", "l2"): 1.1, ("lenet-robust", "linf")
 STEPS = 30
 
 
-@pytest.fixture(scope="module", params=["lenet", "lenet-robust"])
+@pytest.fixture(scope="module", params=["lenet", pytest.param("lenet-robust", marks=pytest.mark.full)])
 def named_victim(request):
     from spai_lab.training import reference
 

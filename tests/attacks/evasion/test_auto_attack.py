@@ -186,4 +186,4 @@ def test_it_succeeds_where_torchattacks_does_in_short(digits):
 @pytest.mark.oracle
 @pytest.mark.parametrize("name", ["lenet", "lenet-robust"])
 def test_it_succeeds_where_torchattacks_does(name, digits):
-    assert deficit(name, digits, 64, (0, 1, 2), steps=100, queries=5000) <= 0.02
+    assert deficit(name, digits, 32, (0,), steps=50, queries=1000) <= 0.02

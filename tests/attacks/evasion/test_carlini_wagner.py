@@ -255,7 +255,7 @@ def assert_at_most_3_percent_above(ours, theirs):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("targeted", [False, pytest.param(True, marks=pytest.mark.full)])
 @pytest.mark.parametrize(
     ("peer", "budget", "images"),
     [(contest.by_torchattacks, FIXED, 24), (contest.by_foolbox, SEARCHED, 12)],
@@ -273,8 +273,8 @@ def test_l2_is_as_near_as_arts(victim, digits):
     assert_at_most_3_percent_above(*compare(victim, digits, contest.by_art, budget, images=8))
 
 
+@pytest.mark.full
 @pytest.mark.oracle
-@ROBUST_LATER
 def test_a_step_in_the_wrong_place_is_noticed(victim, digits):
     """The comparison tells a learning rate that is five times too small."""
     ours, theirs = compare(victim, digits, contest.by_foolbox, SEARCHED, images=8, learning_rate=2e-3)

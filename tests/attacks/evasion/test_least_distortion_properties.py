@@ -176,7 +176,7 @@ def test_the_same_generator_gives_the_same_result_with_and_without_no_grad(attac
     assert torch.equal(inside, outside)
 
 
-@some
+@settings(max_examples=settings.default.max_examples // 10)
 @given(case=cases(smallest=2, dtypes=[torch.float64]))
 def test_what_is_not_random_does_not_depend_on_the_batch(case):
     model, x, y = case
@@ -257,3 +257,12 @@ def test_a_label_that_the_model_does_not_know_is_refused(attack, refuses):
 @pytest.mark.parametrize("name", [name for name, attack in SHORT.items() if attack.func in BLACK_BOX])
 def test_a_black_box_attack_refuses_the_bare_model(refuses, name):
     refuses(SHORT[name], {"query": MODEL, "x": X, "y": Y}, "query is", "a Query, which holds the model")
+
+
+@pytest.mark.parametrize("name", ["zoo", "one_pixel", "spatial"])
+def test_logits_that_rounding_makes_look_like_probabilities_are_no_error(name):
+    def model(x: Tensor) -> Tensor:
+        return torch.tensor([0.9, 0.2, 0.1, 0.3]) + 0 * x.flatten(1)[:, :1]
+
+    rounded = Query(model, "logits", decimals=0)  # 1, 0, 0, 0
+    assert SHORT[name](rounded, X, torch.zeros(2, dtype=torch.int64)).shape == X.shape

@@ -18,7 +18,7 @@ from spai_lab.metrics import fooled_rate
 from spai_lab.models import mlp, softmax_regression
 from spai_lab.threat import fooled, input_gradient
 
-some = settings(max_examples=settings.default.max_examples // 2)
+some = settings(max_examples=settings.default.max_examples // 4)
 CLASSES = 4  # so many AutoAttack needs
 
 

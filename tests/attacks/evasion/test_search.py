@@ -330,7 +330,7 @@ def test_square_succeeds_as_often_as_the_peer(norm, name, queries, digits):
 @pytest.mark.oracle
 @pytest.mark.parametrize(
     ("pixels", "population", "generations"),
-    [(1, 9, 4), (3, 18, 10), pytest.param(3, 36, 26, marks=pytest.mark.full)],
+    [(1, 9, 4), *(pytest.param(*more, marks=pytest.mark.full) for more in ((3, 18, 10), (3, 36, 26)))],
 )
 def test_one_pixel_succeeds_as_often_as_the_peer(victim, digits, pixels, population, generations):
     from benchmarks.contests.search import one_pixel_by_torchattacks, one_pixel_ours

@@ -18,6 +18,9 @@ from spai_lab.threat import fooled, margin
 
 module = import_module("spai_lab.attacks.evasion.spatial")  # the package has a function of this name
 SHAPE = (2, 7, 10)
+ROBUST_LATER = pytest.mark.parametrize(
+    "victim", ["lenet", pytest.param("lenet-robust", marks=pytest.mark.full)], indirect=True
+)
 LIMITS = {"rotation": 15.0, "shift": 1.0, "grid": (7, 3)}  # at which foolbox fools about half of the digits
 
 
@@ -234,6 +237,7 @@ def test_rotations_alone_and_shifts_alone_fool_the_images_that_foolbox_fools(vic
 
 
 @pytest.mark.oracle
+@ROBUST_LATER
 def test_the_grid_fools_as_many_images_as_foolbox(victim, digits):
     """Foolbox turns the shifts with the image: two grids of the same size and limits whose corners differ."""
     from benchmarks.contests.spatial import by_foolbox
@@ -333,11 +337,6 @@ def by_lbfgs(model, image, label, tau, evaluations):
     return min(values)
 
 
-ROBUST_LATER = pytest.mark.parametrize(
-    "victim", ["lenet", pytest.param("lenet-robust", marks=pytest.mark.full)], indirect=True
-)
-
-
 @pytest.mark.oracle
 @ROBUST_LATER
 def test_flow_field_comes_as_low_as_lbfgs(victim, digits, flows):
@@ -353,7 +352,7 @@ def test_flow_field_comes_as_low_as_lbfgs(victim, digits, flows):
 
 
 @pytest.mark.oracle
-@ROBUST_LATER
+@pytest.mark.full
 def test_flow_field_fools_both_victims(victim, digits):
     x, y = digits.x_test[:16], digits.y_test[:16]
     success = fooled(victim, flow_field(victim, x, y), y).double().mean()
