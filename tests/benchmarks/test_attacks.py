@@ -47,8 +47,10 @@ def test_the_benchmark_runs_and_every_ratio_is_a_number(root):
 @pytest.mark.full
 @pytest.mark.oracle
 def test_every_contest_runs_and_every_peer_has_its_line(root):
-    expected = Counter(name for contest in all_contests() for name in contest.competitors if name != "ours")
-    assert ratios(root) == expected
+    """But AutoAttack's, which takes minutes on two images too; its oracle test runs both competitors with less."""
+    contests = [contest for contest in all_contests() if contest.name != "AutoAttack"]
+    expected = Counter(name for contest in contests for name in contest.competitors if name != "ours")
+    assert ratios(root, "--only", *{contest.name for contest in contests}) == expected
 
 
 def test_every_evasion_attack_of_the_survey_has_a_contest():

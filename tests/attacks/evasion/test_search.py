@@ -280,7 +280,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize(
-    ("search", "changes", "words"), [(search, *row[1:]) for row in WRONG for search in row[0]], ids=str
+    ("search", "changes", "words"),
+    [
+        pytest.param(search, *row[1:], id=f"{search.__name__}-{'-'.join(row[1])}-{number}")
+        for number, row in enumerate(WRONG)
+        for search in row[0]
+    ],
 )
 def test_bad_input_is_refused(refuses, search, changes, words):
     refuses(search, {"query": Query(SMALL), "x": X, "y": Y, **FEW[search], **changes}, *words)
