@@ -109,7 +109,7 @@ def median_ratio(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> tuple[f
     return float(np.median(ratios)), float(low), float(high)
 
 
-# --- memory ----------------------------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------------------------------------------
 
 
 def peak_growth(run: Run, interval: float = 0.0005) -> int:

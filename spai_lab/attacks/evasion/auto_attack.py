@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from spai_lab.attacks.evasion.adaptive import eot
 from spai_lab.attacks.evasion.apgd import climb_in_turn, cross_entropy, dlr, four_largest, looking, targeted_dlr
 from spai_lab.attacks.evasion.fab import likeliest_wrong, walk_in_turn
 from spai_lab.attacks.evasion.search import square
@@ -134,7 +135,7 @@ def auto_attack_verdict(
     if len(x) == 0:
         return Verdict(x_adv, ())
     looks = samples if version == "randomized" else 1
-    mean = averaged(model, looks)
+    mean = model if looks == 1 else eot(model, looks)
     with torch.no_grad():
         four_largest(logits_of(mean, x, y))  # refuses fewer classes, however the images fare
     ball = {"eps": eps, "norm": norm, "generator": fresh_generator(generator, x.device)}
@@ -187,8 +188,3 @@ def randomized(model: nn.Module, steps: int, samples: int, **ball: object) -> di
         name: lambda x, y, loss=loss: climb_in_turn(look, loss, x, [[y]], steps=steps, **ball)
         for name, loss in losses.items()
     }
-
-
-def averaged(model: nn.Module, samples: int) -> Callable[[Tensor], Tensor]:
-    """The model, its logits the mean over `samples` looks: what a randomized one says on the whole."""
-    return model if samples == 1 else lambda x: sum(model(x) for _ in range(samples)) / samples
