@@ -302,7 +302,7 @@ CARLINI_WAGNER = tuple(
         images=10,
         every_target=True,
     )
-    for first in range(0, 50, 10)
+    for first in range(0, 100, 10)
 )
 ZOO = tuple(
     Attacked("zoo", "9 searches of 3,000 steps", asking(zoo, "scores"), norm="l2", first=first, images=3)
@@ -310,5 +310,5 @@ ZOO = tuple(
 )
 
 # The cheap ones first, the slow ones by turns: an interrupted run has some of each.
-SLOW = tuple(job for one, *two in zip(CARLINI_WAGNER, ZOO[::2], ZOO[1::2], strict=True) for job in (one, *two))
+SLOW = tuple(job for pair in zip(ZOO, CARLINI_WAGNER, strict=True) for job in pair)
 JOBS = (*JSMA["probabilities"], *JSMA["logits"], *DEEPFOOL["lenet"], *DEEPFOOL["mlp"], *SUMMARY, *SLOW)

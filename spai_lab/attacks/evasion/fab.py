@@ -57,12 +57,12 @@ def fab(
     Survey: evasion, white-box; a part of AutoAttack.
     Simplified: no random restarts and no final search on the line to `x`; AutoAttack uses neither.
 
-    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    >>> x = torch.full((1, 1, 2, 2), 0.5)
-    >>> y = model(x).argmax(1)
-    >>> x_adv = fab(model, x, y)
-    >>> bool(model(x_adv).argmax(1) != y)
-    True
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+    >>> _ = model[1].weight.data.copy_(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    >>> _ = model[1].bias.data.copy_(torch.tensor([-2.0, 0.0]))
+    >>> x = torch.full((1, 2, 1, 1), 0.5)  # 1.5 / 7 from the line 3 a + 4 b = 2
+    >>> round((fab(model, x, torch.tensor([0])) - x).abs().max().item(), 1)
+    0.2
     """
     check_inputs(model, x, y, targeted=targeted, generator=generator)
     check_choice("norm", norm, NORMS)
