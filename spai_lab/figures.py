@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from spai_lab.checks import check_choice, check_images
 from spai_lab.metrics import Rate
-from spai_lab.style import COLORS, MARKERS, ROLES, SEQUENTIAL, draw_image, draw_perturbation, figure, styled
+from spai_lab.style import COLORS, MARKERS, ROLES, SEQUENTIAL, draw_image, draw_perturbation, figure, outcome, styled
+from spai_lab.threat import fooled
 
 LINES = ("-", "--", "-.", ":")
 SHAPES = ("X", "o", "s", "^", "D", "v", "P", "*")  # tells curves apart that share a color
@@ -94,9 +95,11 @@ def attack_rows(
     fig, axes = figure(1.45 * len(x) + 0.8, 5.4, columns=len(x), rows=3)
     with styled():
         said, said_adv = verdicts(model, x, classes), verdicts(model, x_adv, classes)
-        for column, label in enumerate(y.tolist()):
+        hits = fooled(model, x_adv, y, targeted=above == "target").tolist()
+        for column, (label, hit) in enumerate(zip(y.tolist(), hits, strict=True)):
+            role, mark = outcome(hit)
             draw_image(axes[0, column], x[column], said[column], title=f"{above} {classes[label]}")
-            draw_image(axes[1, column], x_adv[column], said_adv[column], role="adversarial")
+            draw_image(axes[1, column], x_adv[column], f"{mark} {said_adv[column]}", role=role)
             magnification = draw_perturbation(axes[2, column], x_adv[column] - x[column], title="")
             axes[2, column].set_xlabel(f"× {magnification:.2g}")
         for ax, row in zip(axes[:, 0], ("clean", name, "magnified"), strict=True):
@@ -250,9 +253,10 @@ def matrix(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequ
     """
     fig, axes = figure(1.5 * len(columns) + 3, 0.7 * len(rows) + 1.6)
     with styled():
+        annotations = [[f"{100 * value:.0f} %" for value in row] for row in values]
         sns.heatmap(
-            values, ax=axes[0, 0], annot=True, fmt=".0%", vmin=0, vmax=1, cmap=SEQUENTIAL, annot_kws={"fontsize": 14},
-            xticklabels=columns, yticklabels=rows, cbar=False, linewidths=2,
+            values, ax=axes[0, 0], annot=annotations, fmt="", annot_kws={"fontsize": 14}, vmin=0, vmax=1,
+            cmap=SEQUENTIAL, xticklabels=columns, yticklabels=rows, cbar=False, linewidths=2,
         )  # fmt: skip
         axes[0, 0].set_title(title)
         axes[0, 0].tick_params(axis="y", rotation=0)

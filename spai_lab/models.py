@@ -164,6 +164,33 @@ def build(
     return VICTIMS[name](shape, classes, generator=generator)
 
 
+def features(model: nn.Module, x: Tensor) -> Tensor:
+    """What the last linear layer reads of each input: the features that the rest of the network has learned.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`, whose last layer is an `nn.Linear`.
+        x: inputs `(N, C, H, W)` in [0, 1].
+    Returns:
+        `(N, D)`, differentiable in `x` and the weights.
+    Raises:
+        ValueError: the model has no linear layer that its answer passes.
+
+    >>> features(mlp((2, 1, 1), 2, hidden=5), torch.zeros(3, 2, 1, 1)).shape
+    torch.Size([3, 5])
+    """
+    linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    read: list[Tensor] = []
+    handles = [layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])) for layer in linear[-1:]]
+    try:
+        model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not read:
+        raise ValueError(f"model is {describe(model)}; accepted: one that ends in a linear layer")
+    return read[-1]
+
+
 def check_shape(shape: Shape, classes: int, smallest: int = 1) -> None:
     """Raise `ValueError` unless `shape` is three sizes, the last two at least `smallest`, and K is at least 2."""
     if not (isinstance(shape, tuple | list | torch.Size) and len(shape) == 3):

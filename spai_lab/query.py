@@ -68,15 +68,15 @@ class Query:
         """
         check_images(x)
         images = torch.arange(len(x)) if images is None else images
-        check_numbers(images)
+        self._grow(check_numbers(images))
         if len(images) != len(x):
             raise ValueError(f"images is {describe(images)}; accepted: one number for each of {len(x)}")
-        spent = torch.bincount(images.cpu(), minlength=len(self.counts))
-        self._grow(len(spent))
-        if self.cap is not None and (self.counts + spent)[spent > 0].gt(self.cap).any():
+        images = images.cpu()
+        counts = self.counts.index_add(0, images, torch.ones_like(images))
+        if self.cap is not None and counts.gt(self.cap).any():
             raise ValueError(f"images asks more than cap = {self.cap} queries for one image; `afford` tells before")
         answer = self._round(self._answer(x))
-        self.counts, self.total = self.counts + spent, self.total + len(x)
+        self.counts, self.total = counts, self.total + len(x)
         return answer
 
     def afford(self, images: Tensor, queries: int = 1) -> Tensor:
@@ -90,9 +90,8 @@ class Query:
         Raises:
             ValueError: names the argument.
         """
-        check_numbers(images)
         check_count("queries", queries, low=0)
-        self._grow(int(images.max()) + 1 if len(images) else 0)
+        self._grow(check_numbers(images))
         if self.cap is None:
             return torch.ones_like(images, dtype=torch.bool)
         places = images.cpu()
@@ -113,9 +112,10 @@ class Query:
 
     def _grow(self, images: int) -> None:
         """Make room for the counts of so many attacked images."""
-        more = max(0, images - len(self.counts))
-        self.counts = torch.cat([self.counts, self.counts.new_zeros(more)])
-        self.exhausted = torch.cat([self.exhausted, self.exhausted.new_zeros(more)])
+        more = images - len(self.counts)
+        if more > 0:
+            self.counts = torch.cat([self.counts, self.counts.new_zeros(more)])
+            self.exhausted = torch.cat([self.exhausted, self.exhausted.new_zeros(more)])
 
     def _round(self, answer: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         """The answer to the decimals that are revealed."""
@@ -143,11 +143,17 @@ def answering(model: nn.Module, reveals: str, k: int | None) -> Callable[[Tensor
     return answer
 
 
-def check_numbers(images: Tensor) -> None:
-    """Raise `ValueError` unless `images` holds numbers of attacked images."""
+def check_numbers(images: Tensor) -> int:
+    """How many images there are at least; raise `ValueError` unless `images` holds numbers of attacked images.
+
+    >>> check_numbers(torch.tensor([4, 0]))
+    5
+    """
     numbers = isinstance(images, Tensor) and images.dtype == torch.int64 and images.ndim == 1
-    if not numbers or (len(images) and images.min() < 0):
+    low, high = images.aminmax() if numbers and len(images) else (0, -1)
+    if not numbers or low < 0:
         raise ValueError(f"images is {describe(images)}; accepted: int64 numbers from 0, of shape (M,)")
+    return int(high) + 1
 
 
 def check_query(query: Query, *levels: str) -> None:

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
@@ -164,6 +165,19 @@ class Backdrop:
         columns = np.arange(right - left) * colors.shape[1] // (right - left)
         fig.add_artist(Pixels(colors[rows][:, columns], left, bottom, gid=gid))
 
+    def lay_frame(self, fig: Figure, name: str, role: str, *, width: float = 6) -> None:
+        """Frame the axes `name` in the color of a role; an image laid there covers the frame's inner half.
+
+        Args:
+            fig: a picture of this backdrop.
+            name: one of its axes.
+            role: one of `ROLES`.
+            width: of the line, in points.
+        """
+        edge = Rectangle((0, 0), 1, 1, fill=False, edgecolor=COLORS[role], linewidth=width, gid=f"{name} frame")
+        edge.set(transform=self.axes[name].transAxes, zorder=-0.5)
+        fig.add_artist(edge)
+
 
 class Pixels(Artist):
     """Finished pixels at a place of a figure, copied rather than resampled.
@@ -252,6 +266,15 @@ def draw_perturbation(ax: Axes, delta: Tensor, *, title: str = "perturbation") -
     ax.set_title(title, loc="center")
     ax.set_xlabel(said)
     return magnification
+
+
+def outcome(hit: bool) -> tuple[str, str]:
+    """The role of an image that an attack made, and a mark that says the same without color.
+
+    >>> outcome(True), outcome(False)
+    (('adversarial', '✕'), ('clean', '○'))
+    """
+    return ("adversarial", "✕") if hit else ("clean", "○")
 
 
 def frame(ax: Axes, role: str, *, width: float = 3) -> None:

@@ -12,32 +12,46 @@ from torch import Tensor, nn
 from benchmarks.contest import Contest, Run, art_classifier
 from spai_lab.attacks.evasion.carlini_wagner import carlini_wagner
 
-LEARNING_RATE = 1e-2
-
 
 def ours(model: nn.Module, x: Tensor, y: Tensor, *, targeted: bool = False, **budget) -> Run:
-    return lambda: carlini_wagner(model, x, y, targeted=targeted, learning_rate=LEARNING_RATE, **budget)
+    return lambda: carlini_wagner(model, x, y, targeted=targeted, **budget)
 
 
 def by_torchattacks(
-    model: nn.Module, x: Tensor, y: Tensor, *, steps: int, initial_c: float, searches: int = 1, targeted: bool = False
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    steps: int,
+    initial_c: float,
+    searches: int = 1,
+    learning_rate: float = 1e-2,
+    targeted: bool = False,
 ) -> Run:
     import torchattacks
 
     if searches != 1:
         raise ValueError(f"searches is {searches}; accepted: 1, torchattacks does not search for c")
-    attack = torchattacks.CW(model, c=initial_c, steps=steps, lr=LEARNING_RATE)
+    attack = torchattacks.CW(model, c=initial_c, steps=steps, lr=learning_rate)
     if targeted:
         attack.set_mode_targeted_by_label(quiet=True)
     return lambda: attack(x, y)
 
 
 def by_foolbox(
-    model: nn.Module, x: Tensor, y: Tensor, *, steps: int, initial_c: float, searches: int, targeted: bool = False
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    steps: int,
+    initial_c: float,
+    searches: int,
+    learning_rate: float = 1e-2,
+    targeted: bool = False,
 ) -> Run:
     import foolbox
 
-    attack = foolbox.attacks.L2CarliniWagnerAttack(searches, steps, LEARNING_RATE, initial_const=initial_c)
+    attack = foolbox.attacks.L2CarliniWagnerAttack(searches, steps, learning_rate, initial_const=initial_c)
     victim = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
     criterion = foolbox.criteria.TargetedMisclassification(y) if targeted else foolbox.criteria.Misclassification(y)
 
@@ -49,7 +63,15 @@ def by_foolbox(
 
 
 def by_art(
-    model: nn.Module, x: Tensor, y: Tensor, *, steps: int, initial_c: float, searches: int, targeted: bool = False
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    steps: int,
+    initial_c: float,
+    searches: int,
+    learning_rate: float = 1e-2,
+    targeted: bool = False,
 ) -> Run:
     from art.attacks.evasion import CarliniL2Method
 
@@ -58,7 +80,7 @@ def by_art(
         max_iter=steps,
         binary_search_steps=searches,
         initial_const=initial_c,
-        learning_rate=LEARNING_RATE,
+        learning_rate=learning_rate,
         targeted=targeted,
         batch_size=len(x),
         verbose=False,
@@ -67,7 +89,15 @@ def by_art(
 
 
 def by_art_linf(
-    model: nn.Module, x: Tensor, y: Tensor, *, steps: int, initial_c: float, searches: int, targeted: bool = False
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    steps: int,
+    initial_c: float,
+    searches: int,
+    learning_rate: float = 1e-2,
+    targeted: bool = False,
 ) -> Run:
     """ART multiplies c until it exceeds the largest, which here allows as many values as ours tries."""
     from art.attacks.evasion import CarliniLInfMethod
@@ -78,7 +108,7 @@ def by_art_linf(
         initial_const=initial_c,
         const_factor=10.0,
         largest_const=initial_c * 10 ** (searches - 0.5),
-        learning_rate=LEARNING_RATE,
+        learning_rate=learning_rate,
         targeted=targeted,
         batch_size=len(x),
         verbose=False,
@@ -86,24 +116,25 @@ def by_art_linf(
     return lambda: torch.from_numpy(attack.generate(x.numpy(), y=y.numpy()))
 
 
-FIXED = {"steps": 100, "searches": 1, "initial_c": 1.0}
-LINF = {"steps": 60, "searches": 3, "initial_c": 1.0}
+LEARNING_RATE = 0.1  # with .01 and so few steps no black pixel would brighten: its tanh(w) is almost -1
+FIXED = {"steps": 50, "searches": 1, "initial_c": 10.0, "learning_rate": LEARNING_RATE}
+LINF = {"steps": 60, "searches": 3, "initial_c": 1.0, "learning_rate": LEARNING_RATE}
 CONTESTS = (
     Contest(
-        "C&W L2, c = 1, 100 steps",
+        "C&W L2, c = 10, 50 steps",
         {
             "ours": partial(ours, **FIXED),
             "torchattacks": partial(by_torchattacks, **FIXED),
             "foolbox": partial(by_foolbox, **FIXED),
         },
-        images=256,
-        rounds=7,
+        images=64,
+        rounds=9,
         norm="l2",
     ),
     Contest(
-        "C&W L2, c = 1, 100 steps",
+        "C&W L2, c = 10, 50 steps",
         {"ours": partial(ours, **FIXED), "ART": partial(by_art, **FIXED)},
-        images=32,
+        images=8,
         rounds=3,
         norm="l2",
     ),

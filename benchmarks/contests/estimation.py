@@ -11,7 +11,7 @@ from spai_lab.query import Query
 
 EPS = 0.15
 LOOKS = 50
-BUDGET = {"steps": 30, "searches": 1, "initial_c": 10.0}
+BUDGET = {"steps": 30, "searches": 1, "initial_c": 10.0, "learning_rate": 0.1}
 
 
 def zoo_ours(model: nn.Module, x: Tensor, y: Tensor) -> Run:
@@ -19,7 +19,14 @@ def zoo_ours(model: nn.Module, x: Tensor, y: Tensor) -> Run:
 
 
 def zoo_by_art(
-    model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 30, searches: int = 1, initial_c: float = 10.0
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    steps: int,
+    searches: int,
+    initial_c: float,
+    learning_rate: float = 0.01,
 ) -> Run:
     """One image and 128 coordinates at a time, which ART recommends; its noise adds up over the iterations."""
     from art.attacks.evasion import ZooAttack
@@ -29,6 +36,7 @@ def zoo_by_art(
         max_iter=steps,
         binary_search_steps=searches,
         initial_const=initial_c,
+        learning_rate=learning_rate,
         abort_early=False,
         use_resize=False,
         use_importance=False,
@@ -55,6 +63,6 @@ def nes_by_torchattacks(model: nn.Module, x: Tensor, y: Tensor, *, eps: float = 
 
 
 CONTESTS = (
-    Contest("ZOO", {"ours": zoo_ours, "ART": zoo_by_art}, images=2, rounds=3, norm="l2"),
+    Contest("ZOO", {"ours": zoo_ours, "ART": partial(zoo_by_art, **BUDGET)}, images=2, rounds=3, norm="l2"),
     Contest("NES", {"ours": nes_ours, "torchattacks SPSA": nes_by_torchattacks}, images=16, rounds=3),
 )

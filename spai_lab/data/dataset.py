@@ -1,6 +1,6 @@
 """What a data set is, and how it is split."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -89,6 +89,44 @@ class Dataset:
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(self.x_test), generator=generator)[:count]
         return self.x_test[chosen], self.y_test[chosen]
+
+    def first(self, train: int) -> Self:
+        """The data set with the first training inputs alone, which are in random order.
+
+        Args:
+            train: how many, at least 1; all if there are fewer.
+        Raises:
+            ValueError: `train` is not a whole number of at least 1.
+
+        >>> from spai_lab.data import load
+        >>> load("digits").first(100)
+        Dataset digits: 100 train, 180 validation, 539 test; shape (1, 28, 28); 10 classes
+        """
+        check_count("train", train)
+        return replace(self, x_train=self.x_train[:train], y_train=self.y_train[:train])
+
+    def only(self, *labels: int) -> Self:
+        """The data set with these classes alone, which get the labels 0, 1, ... in the order given.
+
+        Args:
+            labels: at least two classes.
+        Raises:
+            ValueError: fewer than two, one twice, or one that there is not.
+
+        >>> from spai_lab.data import load
+        >>> load("digits").only(1, 7)
+        Dataset digits: 217 train, 37 validation, 107 test; shape (1, 28, 28); 2 classes
+        """
+        known = set(range(self.num_classes))
+        if len(labels) < 2 or len(set(labels)) < len(labels) or not known.issuperset(labels):
+            raise ValueError(f"labels is {labels}; accepted: at least two classes of 0 to {self.num_classes - 1}")
+        number = torch.full((self.num_classes,), -1)
+        number[list(labels)] = torch.arange(len(labels))
+        parts = {}
+        for part in ("train", "val", "test"):
+            x, y = getattr(self, f"x_{part}"), number[getattr(self, f"y_{part}")]
+            parts |= {f"x_{part}": x[y >= 0], f"y_{part}": y[y >= 0]}
+        return replace(self, **parts, classes=tuple(self.classes[label] for label in labels))
 
     def __repr__(self) -> str:
         return f"Dataset {self.name}: {_sizes(self)}; shape {self.shape}; {self.num_classes} classes"

@@ -139,8 +139,9 @@ def shown_distance(far: Tensor) -> str:
 
 
 def summary_table(measurement: dict) -> str:
-    """`table_attacks` as Markdown."""
+    """`table_attacks` as Markdown; a rate stays on one line."""
     table = table_attacks(measurement)
+    table["success"] = table["success"].str.replace(" ", "\N{NO-BREAK SPACE}")
     words = ("attack", "setting", "knowledge", "norm")
     rule = ["---" if column in words else "---:" for column in table.columns]
     lines = [table.columns.tolist(), rule, *table.to_numpy().tolist()]

@@ -9,7 +9,6 @@ import ipywidgets as widgets
 import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from spai_lab.attacks.evasion import carlini_wagner, deepfool, fgsm, flow_field, jsma, lbfgs, pgd, spatial
@@ -240,10 +239,7 @@ def render(gallery: Gallery) -> Figure:
             for row, pixels in colors.items():
                 panel = f"{name} {row}"
                 if not attempt.success:
-                    place = behind.axes[panel].transAxes
-                    pale = Rectangle((0, 0), 1, 1, fill=False, edgecolor=COLORS["baseline"], linewidth=6, zorder=-0.5)
-                    pale.set_transform(place)
-                    fig.add_artist(pale)
+                    behind.lay_frame(fig, panel, "baseline")
                 behind.lay_image(fig, panel, pixels, gid=panel)
             write_below(fig, behind, f"{name} adversarial", gallery.says(name), f"{name} says")
             short = magnification.removeprefix("magnified ")

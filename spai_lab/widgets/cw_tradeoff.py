@@ -15,7 +15,7 @@ from torch import Tensor
 from spai_lab.attacks.evasion.carlini_wagner import minimize_at
 from spai_lab.checks import check_number
 from spai_lab.figures import sayings
-from spai_lab.style import COLORS, DIVERGING, MARKERS, Backdrop, frame, image_colors, magnified, panels, styled
+from spai_lab.style import COLORS, DIVERGING, MARKERS, Backdrop, frame, image_colors, magnified, outcome, panels, styled
 from spai_lab.threat import margin, norms
 from spai_lab.training import reference
 from spai_lab.widgets.choices import starting_dataset, well_read_image, well_read_options
@@ -185,6 +185,8 @@ def render(trade: Trade, c: float) -> Figure:
     distance, lead = float(trade.distance[step]), float(trade.lead[step])
     with styled():
         fig = behind.picture()
+        role, _ = outcome(lead > 0)
+        behind.lay_frame(fig, "adversarial", role)
         for name, (pixels, words) in drawn.items():
             behind.lay_image(fig, name, pixels, gid=name)
             place = behind.axes[name].transAxes
@@ -194,11 +196,9 @@ def render(trade: Trade, c: float) -> Figure:
         place = behind.axes["perturbation"].transAxes
         numbers = f"c = {c:g}\nL2 = {distance:.2f}\nlead = {lead:.1f}"
         fig.text(-1.15, 0.97, numbers, transform=place, va="top", fontsize=15, linespacing=1.5, gid="numbers")
-        color = COLORS["adversarial"] if trade.found[step] else "black"
-        outcome = trade.outcome(step).replace(", ", ",\n")
-        fig.text(
-            *(-1.15, 0.3, outcome), transform=place, va="top", fontsize=15, weight="bold", color=color, gid="outcome"
-        )
+        look = {"va": "top", "fontsize": 15, "weight": "bold", "color": COLORS[role]}
+        words = trade.outcome(step).replace(", ", ",\n")
+        fig.text(-1.15, 0.3, words, transform=place, gid="outcome", **look)
     return fig
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from spai_lab.attacks.evasion.patch import Patch, paste, patch
 from spai_lab.data import load
 from spai_lab.figures import sayings
-from spai_lab.style import COLORS, SEQUENTIAL, Backdrop, frame, image_colors, panels, styled
+from spai_lab.style import COLORS, SEQUENTIAL, Backdrop, frame, image_colors, outcome, panels, styled
 from spai_lab.training import reference
 from spai_lab.widgets.choices import image_options, offline_datasets, sample_images, starting_dataset
 from spai_lab.widgets.explorable import Explorable
@@ -159,17 +159,17 @@ def render(reach: Reach, row: int, column: int) -> Figure:
     check_place(reach, row, column)
     behind = backdrop(reach)
     says = sayings(reach.probabilities[row, column][None], reach.classes)[0]
-    hit = bool(reach.reached[row, column])
+    role, mark = outcome(bool(reach.reached[row, column]))
     with styled():
         fig = behind.picture()
+        behind.lay_frame(fig, "image", role)
         behind.lay_image(fig, "image", image_colors(reach.x_adv[row, column]), gid="image")
         ax = behind.axes["image"]
         edge = {"fill": False, "edgecolor": COLORS["adversarial"], "linewidth": 2.5, "linestyle": ":", "gid": "edge"}
         fig.add_artist(Circle((column, row), SIZE / 2, transform=ax.transData, clip_path=ax.patch, **edge))
         corner = ax.transAxes
-        color = COLORS["adversarial" if hit else "clean"]
-        words = f"{'✕' if hit else '○'} a {reach.classes[reach.y]}; the model says {says}"
-        fig.text(0, 1.04, words, transform=corner, fontsize=16, weight="bold", color=color, gid="says")
+        words = f"{mark} a {reach.classes[reach.y]}; the model says {says}"
+        fig.text(0, 1.04, words, transform=corner, fontsize=16, weight="bold", color=COLORS[role], gid="says")
         clean = f"without the patch: {sayings(reach.clean[None], reach.classes)[0]}"
         fig.text(0, -0.04, clean, transform=corner, fontsize=14, va="top")
         words = f"probability of {reach.classes[TARGET]}, by place; here {100 * reach.target[row, column]:.0f} %"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spai_lab.attacks.evasion import jsma
 from spai_lab.attacks.evasion.saliency import saliency_map, target_and_others
-from spai_lab.style import COLORS, MARKERS, SEQUENTIAL, Backdrop, frame, image_colors, panels, styled
+from spai_lab.style import COLORS, MARKERS, SEQUENTIAL, Backdrop, frame, image_colors, outcome, panels, styled
 from spai_lab.training import reference
 from spai_lab.widgets.choices import starting_dataset, well_read_image, well_read_options
 from spai_lab.widgets.explorable import Explorable
@@ -163,18 +163,21 @@ def render(steps: Steps, step: int) -> Figure:
     saliency = steps.maps[step, 0]
     shades = (saliency / saliency.max().clamp_min(torch.finfo(saliency.dtype).tiny)).sqrt().numpy()
     behind = backdrop(steps)
+    role, _ = outcome(int(steps.probabilities[step].argmax()) != steps.y)
     with styled():
         fig = behind.picture()
+        behind.lay_frame(fig, "image", role)
         behind.lay_image(fig, "image", image_colors(steps.path[step]), gid="image")
         behind.lay_image(fig, "saliency", mpl.colormaps[SEQUENTIAL](shades, bytes=True), gid="saliency")
         titles = {"image": counted(step), "saliency": "saliency, square root"}
         says = f"the model says {saying(steps, step)}"
         chosen = steps.next(step)
         salient = "framed: the next pixel" if chosen else "no pixel comes next"
-        for name, below in (("image", says), ("saliency", salient)):
-            place = behind.axes[name].transAxes
-            fig.text(0.5, 1.03, titles[name], transform=place, ha="center", fontsize=15)
-            fig.text(0.5, -0.04, below, transform=place, ha="center", va="top", fontsize=15, gid=f"says {name}")
+        below = {"image": (says, {"color": COLORS[role], "weight": "bold"}), "saliency": (salient, {})}
+        for name, (words, look) in below.items():
+            look |= {"transform": behind.axes[name].transAxes, "ha": "center", "fontsize": 15}
+            fig.text(0.5, 1.03, titles[name], transform=look["transform"], ha="center", fontsize=15)
+            fig.text(0.5, -0.04, words, va="top", gid=f"says {name}", **look)
         mark(fig, behind, "image", steps.places(step), "changed")
         mark(fig, behind, "saliency", [chosen] if chosen else [], "next")
         draw_present(fig, behind, steps, step)

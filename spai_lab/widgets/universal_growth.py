@@ -16,7 +16,7 @@ from spai_lab.checks import check_choice
 from spai_lab.data import load
 from spai_lab.figures import draw_rates, sayings
 from spai_lab.metrics import Rate
-from spai_lab.style import COLORS, DIVERGING, Backdrop, frame, image_colors, magnified, panels, styled
+from spai_lab.style import COLORS, DIVERGING, Backdrop, frame, image_colors, magnified, outcome, panels, styled
 from spai_lab.training import reference
 from spai_lab.widgets.choices import MODELS, invert, offline_datasets, sample_images, starting_dataset
 from spai_lab.widgets.explorable import Explorable
@@ -158,16 +158,18 @@ def render(growth: Growth, seen: int) -> Figure:
     colors = [mpl.colormaps[DIVERGING]((1 + change) / 2, bytes=True)]
     colors += [image_colors(x) for x in (growth.x + v).clamp(0, 1)]
     said = [magnification, *sayings(growth.probabilities[seen], growth.classes)]
-    roles = [None, *("adversarial" if hit else "clean" for hit in growth.fooled(seen))]
+    outcomes = [None, *map(outcome, growth.fooled(seen))]
     behind = backdrop(growth)
     with styled():
         fig = behind.picture()
-        for name, pixels, words, role in zip(IMAGES, colors, said, roles, strict=True):
+        for name, pixels, words, found in zip(IMAGES, colors, said, outcomes, strict=True):
+            below = {"transform": behind.axes[name].transAxes, "ha": "center", "va": "top", "fontsize": 15}
+            if found is not None:
+                role, mark = found
+                behind.lay_frame(fig, name, role)
+                words, below = f"{mark} {words}", below | {"color": COLORS[role], "weight": "bold"}
             behind.lay_image(fig, name, pixels, gid=name)
-            look = {"color": COLORS[role], "weight": "bold"} if role else {}
-            text = {None: words, "clean": f"○ {words}", "adversarial": f"✕ {words}"}[role]
-            place = behind.axes[name].transAxes
-            fig.text(0.5, -0.06, text, transform=place, ha="center", va="top", fontsize=15, gid=f"says {name}", **look)
+            fig.text(0.5, -0.06, words, gid=f"says {name}", **below)
         place, rate = behind.axes["curve"].transData, growth.rates[seen].value
         point = {"color": "black", "marker": "o", "markersize": 14, "fillstyle": "none", "markeredgewidth": 2}
         fig.add_artist(Line2D([seen], [rate], transform=place, gid="present", **point))

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -181,8 +182,22 @@ def end(server: subprocess.Popen) -> None:
 
 
 @pytest.fixture
-def context(browser, tmp_path) -> Iterator[BrowserContext]:
-    """A browser profile without a past; where the test fails, its pages are photographed."""
+def notebook(browser, lab) -> Iterator[Callable[[str], Notebook]]:
+    """`notebook(name)` opens a notebook of the workplace in JupyterLab."""
+    with profile(browser) as context:
+        yield partial(open_notebook, context, lab)
+
+
+@pytest.fixture(scope="module")
+def kept_notebook(browser, lab) -> Iterator[Callable[[str], Notebook]]:
+    """As `notebook`, but what it opens stays open for all tests of the module."""
+    with profile(browser) as context:
+        yield partial(open_notebook, context, lab)
+
+
+@contextlib.contextmanager
+def profile(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser profile without a past."""
     expect.set_options(timeout=1000 * SECONDS)
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     context.set_default_timeout(1000 * SECONDS)
@@ -190,26 +205,28 @@ def context(browser, tmp_path) -> Iterator[BrowserContext]:
     context.close()
 
 
-@pytest.fixture
-def notebook(context, lab) -> Callable[[str], Notebook]:
-    """`notebook(name)` opens a notebook of the workplace in JupyterLab."""
+def open_notebook(context: BrowserContext, lab: str, name: str) -> Notebook:
+    """The notebook of this name, in a page of its own."""
+    page = context.new_page()
+    page.goto(lab.format(name))
+    page.wait_for_function(KERNEL_IS_READY)
+    return Notebook(page)
 
-    def open_notebook(name: str) -> Notebook:
-        page = context.new_page()
-        page.goto(lab.format(name))
-        page.wait_for_function(KERNEL_IS_READY)
-        return Notebook(page)
 
-    return open_notebook
+@pytest.fixture(autouse=True)
+def album(tmp_path) -> Path:
+    """Where the pages of a test that fails are photographed."""
+    return tmp_path
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Where a test in the browser fails, keep a picture of each page, and say where it lies."""
     report = yield
-    if call.when == "call" and report.failed and "context" in item.funcargs:
-        for number, page in enumerate(item.funcargs["context"].pages):
-            path = item.funcargs["tmp_path"] / f"page-{number}.png"
+    if call.when == "call" and report.failed and "browser" in item.funcargs:
+        pages = [page for context in item.funcargs["browser"].contexts for page in context.pages]
+        for number, page in enumerate(pages):
+            path = item.funcargs["album"] / f"page-{number}.png"
             with contextlib.suppress(Error):
                 page.screenshot(path=path, timeout=10_000)
                 report.sections.append(("the page when the test failed", str(path)))

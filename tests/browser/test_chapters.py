@@ -3,9 +3,12 @@
 import inspect
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 from spai_lab.exercises import EXERCISES
 from spai_lab.survey.regions import short_name
@@ -16,6 +19,15 @@ pytestmark = pytest.mark.browser
 
 EXPLORER = "epsilon_explorer("
 CHAPTER = "02_gradient_attacks"
+MINIMAL, BLACK_BOX = "03_minimal_adaptive_physical", "04_black_box_attacks"
+EXPLORABLES = {
+    MINIMAL: (
+        *("deepfool_walk(", "cw_tradeoff(", "saliency_explorer("),
+        *("attack_gallery(", "universal_growth(", "patch_explorer("),
+    ),
+    BLACK_BOX: ("boundary_walk(",),
+}
+CHAPTER_OF = {call: chapter for chapter, calls in EXPLORABLES.items() for call in calls}
 FORGOT_THE_CLIP = """\
 import torch
 
@@ -26,15 +38,46 @@ def my_fgsm(model, x, y, eps):
 """
 
 
+@dataclass(frozen=True)
+class Live:
+    """An explorable on the page: what a student sees and moves."""
+
+    output: Locator
+
+    @property
+    def picture(self) -> Locator:
+        return self.output.locator(".spai-picture img")
+
+    @property
+    def caption(self) -> Locator:
+        return self.output.locator(".spai-picture [aria-live]")
+
+    def control(self, kind: str, name: str) -> Locator:
+        """The control with this name beside it: ipywidgets does not tie the two together."""
+        return self.output.locator(f".widget-{kind}", has=self.output.page.get_by_text(name, exact=True))
+
+    def shows(self, words: str) -> None:
+        """Wait until the picture's description has these words."""
+        expect(self.picture).to_have_attribute("alt", re.compile(re.escape(words)))
+
+    def moves(self, act: Callable[[], None], said: Callable[[], str]) -> None:
+        """`act` gives another picture and caption, and a description with what `said` returns after it."""
+        src, caption = self.picture.get_attribute("src"), self.caption.inner_text()
+        act()
+        self.shows(said())
+        expect(self.picture).not_to_have_attribute("src", src)
+        expect(self.caption).not_to_have_text(caption)
+
+
 @pytest.fixture(scope="module")
 def excerpt(workplace):
-    """`excerpt(folder, name, *words)`: chapter 02 of a folder, under that name in the workplace, cut down to be quick.
+    """`excerpt(folder, chapter, name, *words)`: a chapter of a folder, under that name in the workplace, cut down.
 
     What stays are its first two code cells, which set it up, and the code cells with one of the words.
     """
 
-    def write(folder, name: str, *words: str) -> str:
-        book = read(folder / f"{CHAPTER}.ipynb")
+    def write(folder, chapter: str, name: str, *words: str) -> str:
+        book = read(folder / f"{chapter}.ipynb")
         cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
         wanted = [cell for cell in cells[2:] if any(word in "".join(cell["source"]) for word in words)]
         (workplace / name).write_bytes(to_bytes({**book, "cells": cells[:2] + wanted}))
@@ -46,7 +89,25 @@ def excerpt(workplace):
 @pytest.fixture(scope="module")
 def as_copied(excerpt, workplace) -> str:
     """The explorer and the predictions of chapter 02 as the student has them, without outputs."""
-    return excerpt(workplace, "as_copied.ipynb", EXPLORER, "predict(")
+    return excerpt(workplace, CHAPTER, "as_copied.ipynb", EXPLORER, "predict(")
+
+
+@pytest.fixture(scope="module")
+def live(kept_notebook, excerpt, workplace):
+    """`live(call)`: the explorable that this call makes in its chapter; a chapter's explorables are run once."""
+
+    @cache
+    def opened(chapter: str):
+        book = kept_notebook(excerpt(workplace, chapter, f"explorables_{chapter}.ipynb", *EXPLORABLES[chapter]))
+        book.run_all()
+        return book
+
+    def find(call: str) -> Live:
+        book = opened(CHAPTER_OF[call])
+        book.page.bring_to_front()  # a page behind another one does not open the list of a choice
+        return Live(book.outputs(call))
+
+    return find
 
 
 def attacked(alt: str) -> str:
@@ -57,22 +118,86 @@ def attacked(alt: str) -> str:
 def test_the_epsilon_slider_moves_the_picture_its_words_and_the_caption(notebook, as_copied):
     chapter = notebook(as_copied)
     chapter.run_all()
-    picture = chapter.outputs(EXPLORER).locator(".spai-picture img")
-    caption = chapter.outputs(EXPLORER).locator(".spai-picture [aria-live]")
-    src, alt, said = picture.get_attribute("src"), picture.get_attribute("alt"), caption.inner_text()
+    explorer = Live(chapter.outputs(EXPLORER))
+    alt = explorer.picture.get_attribute("alt")
+    slider = explorer.control("slider", "eps")
 
-    # ipywidgets writes the name beside the slider, and does not tie the two together.
-    slider = chapter.page.locator(".widget-slider", has=chapter.page.get_by_text("eps", exact=True))
-    handle = slider.get_by_role("slider")
-    handle.focus()
-    for _ in range(8):
-        handle.press("ArrowRight")
+    explorer.moves(
+        lambda: [slider.get_by_role("slider").press("ArrowRight") for _ in range(8)],
+        lambda: f"at eps {slider.locator('.widget-readout').inner_text()} ",
+    )
 
-    eps = slider.locator(".widget-readout").inner_text()
-    expect(picture).to_have_attribute("alt", re.compile(rf"at eps {re.escape(eps)} "))
-    expect(picture).not_to_have_attribute("src", src)
-    expect(caption).not_to_have_text(said)
-    assert attacked(picture.get_attribute("alt")) != attacked(alt)
+    assert attacked(explorer.picture.get_attribute("alt")) != attacked(alt)
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "presses", "words"),
+    [
+        ("deepfool_walk(", "step", 2, "after step {} of "),
+        ("cw_tradeoff(", "c", 8, "of the minimizer at c = {} it says "),
+        ("saliency_explorer(", "pixels", 3, "with {} pixels changed of "),
+        ("universal_growth(", "images", 2, "made from {} training image"),
+        ("patch_explorer(", "row", 9, "pixels at row {}, column "),
+        ("patch_explorer(", "column", 12, ", column {}, turned by "),
+        ("boundary_walk(", "step", 4, "after step {} of "),
+    ],
+)
+def test_a_slider_moves_the_picture_its_words_and_the_caption(live, call, name, presses, words):
+    explorable = live(call)
+    slider = explorable.control("slider", name)
+    handle, readout = slider.get_by_role("slider"), slider.locator(".widget-readout")
+    handle.press("Home")
+    first = readout.inner_text()
+    explorable.shows(words.format(first))
+
+    explorable.moves(
+        lambda: [handle.press("ArrowRight") for _ in range(presses)], lambda: words.format(readout.inner_text())
+    )
+
+    assert readout.inner_text() != first
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "words"),
+    [
+        ("attack_gallery(", "model", ", which {} on digits reads as "),
+        ("boundary_walk(", "attack", "The walk of {} starts at "),
+    ],
+)
+def test_a_choice_changes_the_picture_its_words_and_the_caption(live, call, name, words):
+    explorable = live(call)
+    choice = explorable.control("dropdown", name).get_by_role("combobox")
+    following = choice.locator("option:checked + option").inner_text().replace("\N{NO-BREAK SPACE}", " ")
+
+    def choose_the_following():
+        choice.press("Space")  # opens the list; while it is closed, JupyterLab takes the arrows for its cells
+        explorable.output.page.keyboard.press("ArrowDown")
+        explorable.output.page.keyboard.press("Enter")
+
+    explorable.moves(choose_the_following, lambda: words.format(following))
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "words"),
+    [
+        ("deepfool_walk(", "step", "after step {} of "),
+        ("saliency_explorer(", "pixels", "with {} pixels changed of "),
+        ("boundary_walk(", "step", "after step {} of "),
+    ],
+)
+def test_the_play_button_walks_and_halts(live, call, name, words):
+    explorable = live(call)
+    slider = explorable.control("slider", name)
+    slider.get_by_role("slider").press("Home")
+    explorable.shows(words.format(0))
+    play, readout = explorable.output.locator(".widget-play button").first, slider.locator(".widget-readout")
+
+    def play_two_steps():
+        play.press("Enter")
+        expect(readout).to_have_text(re.compile("^([2-9]|[1-9][0-9]+)$"))
+        play.press("Enter")
+
+    explorable.moves(play_two_steps, lambda: words.format(readout.inner_text()))
 
 
 def test_a_prediction_chosen_by_keyboard_is_kept(notebook, as_copied, workplace):
@@ -100,7 +225,7 @@ def test_a_prediction_chosen_by_keyboard_is_kept(notebook, as_copied, workplace)
 
 
 def test_the_live_explorer_takes_the_place_of_the_stored_picture(notebook, excerpt, root):
-    chapter = notebook(excerpt(root / "notebooks", "as_stored.ipynb", EXPLORER))
+    chapter = notebook(excerpt(root / "notebooks", CHAPTER, "as_stored.ipynb", EXPLORER))
     pictures = chapter.outputs(EXPLORER).locator("img")
     expect(pictures).to_have_count(1)  # the masters are stored with their outputs
     expect(chapter.outputs(EXPLORER).locator(".spai-picture")).to_have_count(0)
@@ -123,7 +248,7 @@ def test_a_method_on_the_map_opens_its_chapter_in_a_tab(notebook):
 
 
 def test_an_exercise_says_what_is_wrong_and_passes_its_solution(notebook, excerpt, workplace):
-    chapter = notebook(excerpt(workplace, "exercise.ipynb", "def my_fgsm", "check.fgsm("))
+    chapter = notebook(excerpt(workplace, CHAPTER, "exercise.ipynb", "def my_fgsm", "check.fgsm("))
     chapter.run_all()
     verdict = chapter.outputs("check.fgsm(")
     expect(verdict).to_contain_text("Not attempted yet")
@@ -138,6 +263,6 @@ def test_an_exercise_says_what_is_wrong_and_passes_its_solution(notebook, excerp
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["00_start_here", "01_models_and_threats", CHAPTER])
+@pytest.mark.parametrize("name", ["00_start_here", "01_models_and_threats", CHAPTER, MINIMAL, BLACK_BOX])
 def test_a_chapter_runs_from_top_to_bottom(notebook, name):
     notebook(f"{name}.ipynb").run_all()

@@ -7,10 +7,12 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from spai_lab.attacks.evasion.carlini_wagner import minimize_at
 from spai_lab.data import load
+from spai_lab.style import COLORS
 from spai_lab.training import reference
 from spai_lab.widgets.choices import IMAGES, well_read
 from spai_lab.widgets.cw_tradeoff import (
@@ -59,6 +61,7 @@ def test_every_point_is_what_the_minimizer_is(shown, image, confidence):
         wanted = "goal" if found.found[step] else "misread" if lead > 0 else "still"
         assert named["outcome"].get_text().startswith(wanted)
         assert named["says adversarial"].get_text().startswith(f"{logits.argmax()} (")
+        assert to_hex(named["adversarial frame"].get_edgecolor()) == COLORS["adversarial" if lead > 0 else "clean"]
         words = [*(text.get_text() for text in fig.findobj(Text)), verdict(found, c), describe(found, c)]
         assert not any(re.search(r"\b(nan|inf)\b", text) for text in words)
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 from spai_lab.data import load
+from spai_lab.style import COLORS
 from spai_lab.training import reference
 from spai_lab.widgets.patch_explorer import (
     ANGLES,
@@ -60,6 +62,8 @@ def test_the_patch_is_where_the_sliders_say_and_the_map_is_the_models(shown, row
     assert named["present"].get_xydata().tolist() == [[column, row]] and named["edge"].center == (column, row)
     confidence, answer = probability.max(0)
     assert named["says"].get_text().endswith(f"the model says {answer} ({100 * confidence:.0f} %)")
+    role = "adversarial" if int(answer) == TARGET else "clean"
+    assert to_hex(named["image frame"].get_edgecolor()) == COLORS[role] == named["says"].get_color()
     assert named["target"].get_text().endswith(f"here {100 * probability[TARGET]:.0f} %")
     assert (f"does not make this {found.y} a" in verdict(found, row, column)) == (int(answer) != TARGET)
 

@@ -7,9 +7,11 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 from spai_lab.attacks.evasion import jsma
 from spai_lab.data import load
+from spai_lab.style import COLORS
 from spai_lab.training import reference
 from spai_lab.widgets.choices import IMAGES, well_read
 from spai_lab.widgets.saliency_explorer import GAMMA, describe, render, saliency_explorer, steps, verdict
@@ -87,6 +89,8 @@ def test_every_step_is_drawn():
         confidence, answer = run.probabilities[step].max(0)
         said = f"the model says {answer} ({100 * confidence:.0f} %)"
         assert named["says image"].get_text() == said and said in describe(run, step)
+        role = "clean" if int(answer) == run.y else "adversarial"
+        assert to_hex(named["image frame"].get_edgecolor()) == COLORS[role] == named["says image"].get_color()
     assert f"{run.y} → {run.target} after {run.last} pixels" in verdict(run, run.last)
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 from spai_lab.attacks.evasion import universal_perturbation
 from spai_lab.data import load
+from spai_lab.style import COLORS
 from spai_lab.training import reference
 from spai_lab.widgets.universal_growth import (
     EPS,
@@ -74,6 +76,8 @@ def test_images_and_words_are_what_the_model_gets_and_says(grown):
             mark = "○" if answers[number] == grown.y[number] else "✕"
             words = f"{mark} {answers[number]} ({100 * confidence[number]:.0f} %)"
             assert named[f"says image {number}"].get_text() == words
+            role = "clean" if mark == "○" else "adversarial"
+            assert to_hex(named[f"image {number} frame"].get_edgecolor()) == COLORS[role]
             assert f"a {grown.y[number]} is read as {words[2:]}" in describe(grown, seen)
         assert named["present"].get_xydata()[0] == pytest.approx([seen, grown.rates[seen].value])
         assert str(grown.rates[seen]) in verdict(grown, seen)

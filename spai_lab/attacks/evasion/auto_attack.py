@@ -175,7 +175,7 @@ def standard(model: nn.Module, steps: int, queries: int, **ball: object) -> dict
         return walk_in_turn(model, x, y, TARGETS, norm=ball["norm"], steps=steps, enough=ball["eps"])
 
     def by_square(x: Tensor, y: Tensor) -> Tensor:
-        return square(Query(model, "logits", cap=queries), x, y, queries=queries, **ball)
+        return square(Query(model), x, y, queries=queries, **ball)
 
     return {"APGD-CE": apgd_ce, "APGD-T": apgd_t, "FAB-T": fab_t, "Square": by_square}
 

@@ -66,8 +66,9 @@ def carlini_wagner(
     Reference: Carlini 2016, arXiv 1608.04644, section VI; f is $f_6$ of section V.A.
     Survey: evasion, white-box.
     Simplified: one start rather than several in L2. In L-inf and L0, c grows tenfold rather than twofold after a
-        failure. In L0, a round fixes $0.3 \sqrt{n}$ of n free entries, as the authors' program does, where the paper's
-        text fixes one (so do we once n is below 45); an entry is one channel of a pixel, not a pixel.
+        failure, and Adam starts afresh, where the authors' program goes on. In L0, a round fixes $0.3 \sqrt{n}$ of n
+        free entries, as the authors' program does, where the paper's text fixes one (so do we once n is below 45); an
+        entry is one channel of a pixel, not a pixel.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
     >>> _ = model[1].weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 3.0]]))

@@ -72,16 +72,18 @@ def square(
         active = active[query.afford(active)]
         if len(active) == 0:
             break
+        center, labels = x[active], y[active]
         if i == 1:
-            x_new = start(x[active], eps, generator)
+            x_new = start(center, eps, generator)
         else:
             h = side(share, (i - 2) / queries, x)
-            x_new = change(x_hat[active], x[active], eps, h, generator)
+            x_new = change(x_hat[active], center, eps, h, generator)
         scores = log_scores(query, x_new, active)
-        done = reached(scores, y[active], targeted)
-        loss_new = F.cross_entropy(scores, y[active], reduction="none") if targeted else margin(scores, y[active])
-        better = done | (loss_new < loss[active])
-        x_hat[active[better]], loss[active[better]] = x_new[better], loss_new[better]
+        done = reached(scores, labels, targeted)
+        loss_new = F.cross_entropy(scores, labels, reduction="none") if targeted else margin(scores, labels)
+        better = (done | (loss_new < loss[active])).nonzero()[:, 0]
+        improved = active[better]
+        x_hat[improved], loss[improved] = x_new[better], loss_new[better]
         active = active[~done]
     return x_hat
 
@@ -213,24 +215,30 @@ def window(x: Tensor, h: int, generator: torch.Generator) -> Tensor:
         torch.randint(size - h + 1, (n, 1, 1), device=x.device, generator=generator) for size in (height, width)
     )
     steps = torch.arange(h, device=x.device)
-    places = (row + steps[:, None]) * width + column + steps
-    return places.flatten(1)[:, None].expand(n, c, h * h)
+    corner, square = row * width + column, (steps.unsqueeze(1) * width + steps).flatten()
+    return (corner + square).expand(n, c, h * h)
 
 
 def stripes(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
     """The start in L-inf: every column of every channel goes to one edge of the ball."""
     n, c, _, width = x.shape
-    return project(x + eps * signs((n, c, 1, width), x, generator), x, eps, "linf")
+    return edge(x, eps * signs((n, c, 1, width), x, generator))
 
 
 def recolor(x_hat: Tensor, x: Tensor, eps: float, h: int, generator: torch.Generator) -> Tensor:
     r"""Algorithm 2: adding $\rho = \pm 2 \epsilon$ takes a square's channel, projected, to an edge of the ball."""
     place = window(x, h, generator)
-    rho = signs((*x.shape[:2], 1, 1), x, generator)
-    new, opposite = (project(x + edge, x, eps, "linf").flatten(2).gather(2, place) for edge in (eps * rho, -eps * rho))
-    unchanged = (new == x_hat.flatten(2).gather(2, place)).flatten(1).all(1)
-    new = torch.where(per_image(unchanged, new), opposite, new)
-    return x_hat.flatten(2).scatter(2, place, new).view(x.shape)
+    x_hat, square = x_hat.flatten(2), x.flatten(2).gather(2, place)
+    rho = eps * signs((*x.shape[:2], 1), x, generator)
+    new = edge(square, rho)
+    unchanged = (new == x_hat.gather(2, place)).flatten(1).all(1)
+    new = torch.where(per_image(unchanged, new), edge(square, -rho), new)
+    return x_hat.scatter(2, place, new).view(x.shape)
+
+
+def edge(x: Tensor, rho: Tensor) -> Tensor:
+    """Where the ball in L-inf ends, or the range of images."""
+    return (x + rho).clamp(0, 1)
 
 
 def bumps(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
