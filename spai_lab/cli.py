@@ -84,11 +84,21 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    from spai_lab.survey import evasion_attacks, gradient_attacks, query_curves
+    from spai_lab.survey import backdoors, evasion_attacks, gradient_attacks, poisoning, query_curves
     from spai_lab.survey.ledger import comparison_table
 
     if options.name == "query_curves":
         query_curves.measure_query_curves(fresh=options.fresh)
+        return 0
+    if options.name == "poisoning":
+        print(poisoning.targeted_table(poisoning.measure_poisoning("digits", fresh=options.fresh)))
+        return 0
+    if options.name == "backdoors":
+        for data in ("digits", "mnist"):
+            measured = backdoors.measure_backdoors(data, fresh=options.fresh)
+            print(f"Attack success behind each defense, {data}:")
+            print(backdoors.cleaning_matrix(measured, "success_after").round(3).to_string())
+        print(comparison_table(backdoors.backdoors_compared(measured)))
         return 0
 
     run, table, compared = {
@@ -139,12 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("models", _models, "train the reference weights again, those that are not up to date")
     sub.add_argument("names", nargs="*", help="models, such as lenet-mnist; all if left out")
     sub.add_argument("--seeds", type=int, help="how many seeds to train of each")
-    sub = command("measure", _measure, "measure on MNIST what a chapter shows; interrupted, it continues")
+    sub = command("measure", _measure, "measure what a chapter shows; interrupted, it continues")
     sub.add_argument(
         "name",
         nargs="?",
         default="gradient_attacks",
-        choices=["gradient_attacks", "evasion_attacks", "query_curves"],
+        choices=["gradient_attacks", "evasion_attacks", "query_curves", "poisoning", "backdoors"],
         help="what to measure",
     )
     sub.add_argument("--fresh", action="store_true", help="measure every row again")

@@ -244,7 +244,7 @@ def matrix(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequ
     """A heatmap of rates, the number in every cell.
 
     Args:
-        values: rates in [0, 1], `len(rows)` by `len(columns)`.
+        values: rates in [0, 1], `len(rows)` by `len(columns)`; NaN leaves a cell empty.
         rows: names.
         columns: names.
         title: what a cell says.
@@ -253,7 +253,7 @@ def matrix(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequ
     """
     fig, axes = figure(1.5 * len(columns) + 3, 0.7 * len(rows) + 1.6)
     with styled():
-        annotations = [[f"{100 * value:.0f} %" for value in row] for row in values]
+        annotations = [["" if math.isnan(value) else f"{100 * value:.0f} %" for value in row] for row in values]
         sns.heatmap(
             values, ax=axes[0, 0], annot=annotations, fmt="", annot_kws={"fontsize": 14}, vmin=0, vmax=1,
             cmap=SEQUENTIAL, xticklabels=columns, yticklabels=rows, cbar=False, linewidths=2,

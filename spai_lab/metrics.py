@@ -219,6 +219,58 @@ def distortion_by_queries(
     return {name: {cap: needed(name, cap) for cap in caps} for name in attacks}
 
 
+class Roc(NamedTuple):
+    """What every threshold of a score would catch, from the strictest to the one that suspects everything.
+
+    Args:
+        thresholds: in falling order, `(T,)`; first infinity, then each score that occurs.
+        false_positives: the share of the innocent with a score of at least the threshold, `(T,)`.
+        true_positives: the share of the guilty with such a score, `(T,)`.
+    """
+
+    thresholds: Tensor
+    false_positives: Tensor
+    true_positives: Tensor
+
+    @property
+    def area(self) -> float:
+        """The area under the curve: the chance that a guilty input scores above an innocent one; ties count half."""
+        return torch.trapezoid(self.true_positives, self.false_positives).item()
+
+    def best(self, *, false_positives: float) -> float:
+        """The largest share of the guilty that is caught with at most this share of the innocent."""
+        return self.true_positives[self.false_positives <= false_positives].max().item()
+
+
+def roc(scores: Tensor, guilty: Tensor) -> Roc:
+    """The receiver operating characteristic of a detector.
+
+    Args:
+        scores: `(N,)`, finite; higher is more suspicious.
+        guilty: which inputs are what the detector looks for, bool `(N,)`; at least one is, and one is not.
+    Returns:
+        the curve.
+    Raises:
+        ValueError: names the argument.
+
+    >>> roc(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([True, False, False])).area
+    1.0
+    """
+    if not isinstance(scores, Tensor) or scores.ndim != 1 or not scores.isfinite().all():
+        raise ValueError(f"scores is {describe(scores)}; accepted: finite scores (N,)")
+    if not isinstance(guilty, Tensor) or guilty.dtype != torch.bool or guilty.shape != scores.shape:
+        raise ValueError(f"guilty is {describe(guilty)}; accepted: bool of shape ({len(scores)},)")
+    if guilty.all() or not guilty.any():
+        raise ValueError("guilty is the same for all; accepted: at least one input that is, and one that is not")
+    ordered, order = scores.sort(descending=True)
+    last = torch.cat([ordered[1:] != ordered[:-1], torch.ones(1, dtype=torch.bool, device=scores.device)])
+    true, false = (mask[order].double().cumsum(0)[last] / mask.sum() for mask in (guilty, ~guilty))
+    start = true.new_zeros(1)
+    return Roc(
+        torch.cat([scores.new_full((1,), math.inf), ordered[last]]), torch.cat([start, false]), torch.cat([start, true])
+    )
+
+
 def robustness_curve(
     model: nn.Module, x: Tensor, y: Tensor, attack: Callable[..., Tensor], eps: Iterable[float], **arguments: object
 ) -> dict[float, Rate]:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
+from sklearn.metrics import roc_auc_score, roc_curve
 from torch import nn
 
 from spai_lab.attacks.evasion import fgsm
@@ -18,6 +19,7 @@ from spai_lab.metrics import (
     fooled_rate,
     median_of,
     robustness_curve,
+    roc,
 )
 from spai_lab.query import Query
 
@@ -103,6 +105,21 @@ def test_distortion_falls_with_the_queries_that_an_image_may_cost():
     assert aimed["idle"][3].value == 0
 
 
+@pytest.mark.parametrize("levels", [3, 50, 10_000], ids=["many ties", "some ties", "hardly a tie"])
+def test_the_roc_curve_is_sklearns(levels):
+    generator = torch.Generator().manual_seed(levels)
+    guilty = torch.rand(300, generator=generator) < 0.2
+    scores = torch.randint(levels, (300,), generator=generator).double() + 0.3 * levels * guilty
+    curve = roc(scores, guilty)
+    false, true, limits = roc_curve(guilty, scores, drop_intermediate=False)
+    assert curve.false_positives.tolist() == pytest.approx(false.tolist())
+    assert curve.true_positives.tolist() == pytest.approx(true.tolist())
+    assert curve.thresholds.tolist() == limits.tolist()
+    assert curve.area == pytest.approx(roc_auc_score(guilty, scores))
+    assert curve.best(false_positives=0.1) == pytest.approx(true[false <= 0.1].max())
+    assert curve.best(false_positives=0.0) == pytest.approx(true[false == 0].max())
+
+
 VALID = {
     median_of: {"values": [1.0]},
     distortion_by_queries: {
@@ -113,6 +130,7 @@ VALID = {
         "caps": [1],
     },
     Rate: {"hits": 1, "trials": 2},
+    roc: {"scores": torch.tensor([1.0, 2.0]), "guilty": torch.tensor([True, False])},
     accuracy_rate: {"model": MODEL, "x": X, "y": Y},
     fooled_rate: {"model": MODEL, "x_adv": X, "y": Y},
     robustness_curve: {"model": MODEL, "x": X, "y": Y, "attack": fgsm, "eps": [0.1]},
@@ -121,6 +139,18 @@ LABELS = [(Y[:2], "y is an int64 tensor of shape (2,)", "(5,)"), (Y + 4, "y has 
 MODELS = [(None, "model is None", "called"), (nn.Sequential(MODEL, nn.Softmax(1)), "probabilities", "logits")]
 SIZES = [(0, "batch_size is 0", "at least 1"), (None, "batch_size is None", "whole number")]
 WRONG = {
+    roc: {
+        "scores": [
+            (torch.tensor([1.0, math.nan]), "scores is", "finite"),
+            (torch.ones(2, 1), "scores is a float32 tensor of shape (2, 1)", "(N,)"),
+            ([1.0, 2.0], "scores is"),
+        ],
+        "guilty": [
+            (torch.tensor([1, 0]), "guilty is an int64 tensor", "bool"),
+            (torch.tensor([True]), "guilty is", "(2,)"),
+            (torch.tensor([True, True]), "guilty is the same for all", "one that is not"),
+        ],
+    },
     Rate: {
         "hits": [
             (-1, "hits is -1", "at least 0"),

@@ -132,3 +132,17 @@ def test_bad_input(refuses, function, arguments, words):
 @pytest.mark.parametrize("shape", [(1, 12, 12), (1, 13, 15)])
 def test_smallest_and_odd_sizes_of_lenet(shape):
     assert models.lenet(shape)(torch.zeros(1, *shape)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_are_what_the_last_layer_reads(name):
+    model = build(name, generator=seeded())
+    x = torch.rand(3, 1, 28, 28, generator=seeded()).requires_grad_()
+    phi = models.features(model, x)
+    torch.testing.assert_close(model[-1](phi), model(x))
+    assert torch.autograd.grad(phi.sum(), x)[0].abs().sum() > 0
+    assert not model[-1]._forward_pre_hooks, "the model is left as it was"
+
+
+def test_features_need_a_linear_layer(refuses):
+    refuses(models.features, {"model": torch.nn.Flatten(), "x": torch.zeros(1, 1, 2, 2)}, "model", "linear layer")

@@ -4,14 +4,22 @@ import difflib
 import inspect
 from collections import Counter
 
-from spai_lab.exercises import chapter_01, chapter_02, chapter_03, chapter_04
+from spai_lab.exercises import (
+    chapter_01,
+    chapter_02,
+    chapter_03,
+    chapter_04,
+    chapter_05,
+    chapter_06,
+    chapter_10,
+)
 from spai_lab.exercises.exercise import Exercise, Feedback, judge
 from spai_lab.widgets.shown import Shown
 from spai_lab.widgets.source import source_box, split_source
 
 __all__ = ["EXERCISES", "check", "hint", "solution", "stub", "task"]
 
-CHAPTERS = (chapter_01, chapter_02, chapter_03, chapter_04)
+CHAPTERS = (chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06, chapter_10)
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES}
 
 

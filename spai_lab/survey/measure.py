@@ -39,18 +39,20 @@ def results_file(name: str) -> Path:
 def measure(
     name: str,
     jobs: Sequence[Job],
-    models: Sequence[str],
+    models: Sequence[str] = (),
     *,
+    data: str = "mnist",
     seed: int = 0,
     fresh: bool = False,
     file: Path | None = None,
 ) -> dict:
-    """Measure each job on MNIST, and keep it on disk.
+    """Measure each job, and keep it on disk.
 
     Args:
         name: of the measurement; names the file.
         jobs: what to measure.
-        models: the reference models that the jobs attack; other weights make another measurement.
+        models: the reference models that the jobs use; other weights make another measurement.
+        data: the name of the data set that the jobs measure on.
         seed: of everything random in the attacks.
         fresh: measure every job again, and forget an earlier run.
         file: where to keep it; None takes `results_file(name)`.
@@ -58,12 +60,12 @@ def measure(
         the measurement: `data`, `seed`, `versions`, `machine`, and `rows`: each job's key, what it measured, and its
         seconds.
     Raises:
-        spai_lab.data.DataUnavailable: MNIST is not there.
+        spai_lab.data.DataUnavailable: the data is not there.
     """
     file = results_file(name) if file is None else file
-    weights = {model: manifest()["models"][f"{model}-mnist"]["sha256"] for model in sorted(models)}
+    weights = {model: manifest()["models"][f"{model}-{data}"]["sha256"] for model in sorted(models)}
     versions = {"torch": torch.__version__.split("+")[0]}
-    head = {"name": name, "data": "mnist", "seed": seed, "versions": versions, "weights": weights}
+    head = {"name": name, "data": data, "seed": seed, "versions": versions, "weights": weights}
     rows = [] if fresh else earlier_rows(file, head)
     rows = [row for row in rows if any(row.items() >= job.key.items() for job in jobs)]
     for job in tqdm(jobs, desc=name, unit="row"):

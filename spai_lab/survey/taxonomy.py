@@ -31,7 +31,7 @@ SHAPES = {
     "learned_attack": "returns what it learned: a perturbation, a patch, a substitute, a generator",
     "wrapper": "(model, ...) -> model, so that every attack applies to a defended model",
     "poisoning_attack": "(dataset, ...) -> Poisoned",
-    "model_attack": "returns a backdoored model and its trigger",
+    "model_attack": "returns a backdoored model and its trigger, or the update that makes the server's model one",
     "model": "returns a model that carries the defense inside",
     "certificate": "bounds what any attack can do",
     "data_defense": "(model, x, y) -> keep, a mask (N,)",

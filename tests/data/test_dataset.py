@@ -71,3 +71,30 @@ def test_split_leaves_the_global_state_alone():
 def test_split_refuses_impossible_sizes(validation, test):
     with pytest.raises(ValueError, match=f"validation and test are {validation} and {test}; accepted: at most 100"):
         stratified_split(np.zeros(100, dtype=int), validation=validation, test=test)
+
+
+def test_first_shortens_the_training_part_alone(digits):
+    short = digits.first(100)
+    assert torch.equal(short.x_train, digits.x_train[:100]) and torch.equal(short.y_train, digits.y_train[:100])
+    assert short.x_val is digits.x_val and short.y_test is digits.y_test
+    assert len(digits.first(10**6).y_train) == len(digits.y_train)
+    with pytest.raises(ValueError, match="train is 0"):
+        digits.first(0)
+
+
+def test_only_keeps_the_classes_in_the_order_given(digits):
+    pair = digits.only(7, 1)
+    assert pair.classes == (digits.classes[7], digits.classes[1])
+    for part in ("train", "val", "test"):
+        x, y = getattr(digits, f"x_{part}"), getattr(digits, f"y_{part}")
+        kept = (y == 7) | (y == 1)
+        assert torch.equal(getattr(pair, f"x_{part}"), x[kept])
+        assert torch.equal(getattr(pair, f"y_{part}"), (y[kept] == 1).long())
+
+
+@pytest.mark.parametrize(
+    "labels", [(), (1,), (1, 1), (1, 10), (-1, 2)], ids=["none", "one", "twice", "ten", "negative"]
+)
+def test_only_refuses(digits, labels):
+    with pytest.raises(ValueError, match=r"labels is .* accepted"):
+        digits.only(*labels)

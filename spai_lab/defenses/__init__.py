@@ -1,0 +1,1 @@
+"""Defenses of the survey, by what they stand against: evasion, poisoning."""

@@ -1,0 +1,132 @@
+"""Drawings of the chapters on poisoning: poisons beside what they replaced, what the last layer sees, and curves."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.ticker as ticker
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from spai_lab.checks import check_count, check_images, check_labels, describe
+from spai_lab.figures import LINES, draw_rates
+from spai_lab.metrics import Rate
+from spai_lab.models import features
+from spai_lab.style import COLORS, MARKERS, draw_image, figure, styled
+
+
+def poison_rows(x: Tensor, y: Tensor, x_poison: Tensor, y_poison: Tensor, classes: Sequence[str]) -> Figure:
+    """What was collected above what the attacker put in its place, with the label of each.
+
+    Args:
+        x: clean images `(N, C, H, W)` in [0, 1], N from 1 to 12.
+        y: their labels `(N,)`.
+        x_poison: the poisons, like `x`.
+        y_poison: the labels that they carry.
+        classes: the K names.
+    Returns:
+        the figure: two rows, N columns.
+    Raises:
+        ValueError: names the argument.
+    """
+    for name, images, labels in (("x", x, y), ("x_poison", x_poison, y_poison)):
+        check_images(images, name)
+        check_labels(labels, images, name.replace("x", "y"))
+    if not 1 <= len(x) <= 12 or x.shape != x_poison.shape:
+        raise ValueError(f"x is {describe(x)}, x_poison {describe(x_poison)}; accepted: 1 to 12 images, alike")
+    fig, axes = figure(1.45 * len(x) + 0.9, 4.1, columns=len(x), rows=2)
+    with styled():
+        for column in range(len(x)):
+            right, given = classes[y[column]], classes[y_poison[column]]
+            mark = "" if right == given else "✕ "
+            draw_image(axes[0, column], x[column], f"label {right}")
+            draw_image(axes[1, column], x_poison[column], f"{mark}label {given}", role="poisoned")
+        axes[0, 0].set_ylabel("collected", fontsize=14)
+        axes[1, 0].set_ylabel("poisoned", fontsize=14)
+    return fig
+
+
+def principal_plane(model: nn.Module, x: Tensor) -> Tensor:
+    r"""The two main directions of what the last layer reads: $U_{:, 1:2} \, S_{1:2}$ of the centered features.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`, ending in a linear layer.
+        x: inputs `(N, C, H, W)` in [0, 1], N at least 2.
+    Returns:
+        `(N, 2)`; the longer side of each axis is positive.
+
+    >>> plane = principal_plane(nn.Sequential(nn.Flatten(), nn.Linear(2, 2)), torch.eye(2).view(2, 2, 1, 1))
+    >>> plane.abs().round(decimals=2)
+    tensor([[0.7100, 0.0000],
+            [0.7100, 0.0000]])
+    """
+    check_images(x)
+    check_count("the number of inputs x", len(x), low=2)
+    with torch.no_grad():
+        phi = features(model, x).double()
+    centered = phi - phi.mean(0)
+    places = centered @ torch.linalg.svd(centered, full_matrices=False)[2][:2].T
+    longer = torch.where(places.amax(0) >= -places.amin(0), 1.0, -1.0)
+    return (places * longer).float()
+
+
+def feature_plane(
+    model: nn.Module, x: Tensor, groups: Mapping[str, Tensor], roles: Mapping[str, str], *, title: str = ""
+) -> Figure:
+    """Where the last layer sees inputs: the two main directions of their features, one marker a group.
+
+    Args:
+        model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`, ending in a linear layer.
+        x: inputs `(N, C, H, W)` in [0, 1].
+        groups: name of a group to the mask of its inputs, bool `(N,)`; later ones lie above.
+        roles: name of a group to one of `style.ROLES`.
+        title: of the figure.
+    Returns:
+        the figure.
+    """
+    places = principal_plane(model, x)
+    fig, axes = figure(8.5, 4.8)
+    ax = axes[0, 0]
+    with styled():
+        for name, mask in groups.items():
+            role = roles[name]
+            look = {"color": COLORS[role], "marker": MARKERS[role], "markeredgecolor": "white", "markeredgewidth": 0.6}
+            size = 9 if mask.sum() > 5 else 17
+            ax.plot(*places[mask].T.numpy(), linestyle="", markersize=size, label=f"{name} ({int(mask.sum())})", **look)
+        ax.set(xlabel="first principal direction", ylabel="second")
+        ax.set_title(title or "What the last layer reads")
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def fraction_curves(
+    curves: Mapping[str, Mapping[float, Rate]], roles: Mapping[str, str], *, what: str, chance: float | None = None
+) -> Figure:
+    """A rate against the share of the training set that is poison, one curve for each attack.
+
+    Args:
+        curves: name of a curve to its rates, by poison fraction.
+        roles: name of a curve to one of `style.ROLES`; curves of one role differ in line and shade.
+        what: what the rate says, for the axis label, such as "accuracy".
+        chance: the rate of guessing, drawn as a gray line.
+    Returns:
+        the figure.
+    """
+    fig, axes = figure(9.8, 4.6)
+    ax = axes[0, 0]
+    drawn = dict.fromkeys(roles.values(), 0)
+    with styled():
+        for name, rates in curves.items():
+            role = roles[name]
+            draw_rates(ax, rates, name, role, drawn[role] % len(LINES))
+            drawn[role] += 1
+        if chance is not None:
+            ax.axhline(chance, color=COLORS["baseline"], linewidth=1.5, linestyle=":")
+            ax.annotate("guessing", (0.01, chance), xycoords=("axes fraction", "data"), va="bottom")
+        trials = sorted({rate.trials for rates in curves.values() for rate in rates.values()})
+        span = f"{trials[0]:,}" if trials[0] == trials[-1] else f"{trials[0]:,} to {trials[-1]:,}"
+        ax.set(xlabel="poison, as a share of the training set", ylabel=what, ylim=(-0.02, 1.02))
+        ax.xaxis.set_major_formatter(ticker.PercentFormatter(1))
+        ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
+        ax.set_title(f"n = {span}, band: 95 % interval")
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig

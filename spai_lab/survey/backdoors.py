@@ -1,0 +1,119 @@
+"""Backdoors against poison fraction, the matrix of backdoors and defenses, and both beside the published figures."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from spai_lab.metrics import Rate
+from spai_lab.survey.backdoor_jobs import DEFENSES, MATRIX_BACKDOORS, PLANTS, jobs
+from spai_lab.survey.ledger import Comparison, published
+from spai_lab.survey.measure import measure
+
+MODELS = ("lenet", "lenet-robust")
+
+
+def measure_backdoors(name: str, *, seed: int = 0, fresh: bool = False, file: Path | None = None) -> dict:
+    """Measure all of it on one data set, `name`; the other arguments are those of `measure`."""
+    return measure(f"backdoors_{name}", jobs(name), MODELS, data=name, seed=seed, fresh=fresh, file=file)
+
+
+def rows_of_kind(measurement: dict, kind: str) -> list[dict]:
+    """The rows of one kind of job."""
+    return [row for row in measurement["rows"] if row["kind"] == kind]
+
+
+def rate_of(row: dict, what: str) -> Rate | None:
+    """A rate that a row holds as hits and trials; None where it has none, or there was nothing to count."""
+    return Rate(*row[what]) if row.get(what, [0, 0])[1] else None
+
+
+def backdoor_curves(measurement: dict, what: str) -> dict[str, dict[float, Rate]]:
+    """Success or clean accuracy by poison fraction, 0 included, for each backdoor.
+
+    Args:
+        measurement: as `measure_backdoors` returns it.
+        what: "success" or "accuracy".
+    Returns:
+        name of a backdoor to its rates by fraction, as `fraction_curves` draws them.
+    """
+    curves: dict[str, dict[float, Rate]] = {}
+    for row in sorted(rows_of_kind(measurement, "success"), key=lambda row: row["fraction"]):
+        rates = curves.setdefault(row["backdoor"], {0.0: Rate(*row[f"{what}_before"])})
+        rates[row["fraction"]] = Rate(*row[f"{what}_after"])
+    return {name: curves[name] for name in PLANTS if name in curves}
+
+
+def cleaning_matrix(measurement: dict, what: str) -> pd.DataFrame:
+    """Backdoors by defenses: one number a cell, NaN where the defense has nothing to look at or was not measured.
+
+    Args:
+        measurement: as `measure_backdoors` returns it.
+        what: "true_positives", "false_positives", "success_before", "success_after", "accuracy_before" or
+            "accuracy_after".
+    Returns:
+        shares in [0, 1]; a row a backdoor, a column a defense.
+    """
+    cells = {(row["backdoor"], row["defense"]): rate_of(row, what) for row in rows_of_kind(measurement, "cleaned")}
+    table = {
+        defense: {
+            backdoor: None if cells.get((backdoor, defense)) is None else cells[backdoor, defense].value
+            for backdoor in MATRIX_BACKDOORS
+        }
+        for defense in DEFENSES
+    }
+    return pd.DataFrame(table, dtype=float)
+
+
+def false_alarms(measurement: dict) -> Rate:
+    """How many clean models Neural Cleanse flags."""
+    rows = rows_of_kind(measurement, "false_alarm")
+    return Rate(sum(bool(row["flagged"]) for row in rows), len(rows))
+
+
+def backdoors_compared(measurement: dict) -> list[Comparison]:
+    """The published figures of backdoors and of their defenses, each beside what was measured for it."""
+    ledger = published()
+    found = ((ledger[name], rate, ours, differs) for name, rate, ours, differs in besides(measurement))
+    return [
+        Comparison(figure, rate.value, rate.trials, rate.interval, ours, differs)
+        for figure, rate, ours, differs in found
+        if rate is not None
+    ]
+
+
+def f1(row: dict) -> Rate | None:
+    """The F1 of what a data defense drops: 2 TP of 2 TP + FP + FN.
+
+    >>> f1({"true_positives": [8, 10], "false_positives": [2, 90]}).value
+    0.8
+    """
+    if "true_positives" not in row:
+        return None
+    (hits, poisons), (alarms, _) = row["true_positives"], row["false_positives"]
+    return Rate(2 * hits, hits + alarms + poisons)
+
+
+def besides(measurement: dict) -> Iterable[tuple[str, Rate | None, str, str]]:
+    """By the id of a published figure: our rate, our set-up, and what that differs in."""
+    cells = {(row["backdoor"], row["defense"]): row for row in rows_of_kind(measurement, "cleaned")}
+    ours = "LeNet, 4,000 training images"
+    smaller = "fewer training images, another network"
+
+    def cell(backdoor: str, defense: str, what: str) -> Rate | None:
+        return rate_of(cells.get((backdoor, defense), {}), what)
+
+    def missed(rate: Rate | None) -> Rate | None:
+        return None if rate is None else Rate(rate.trials - rate.hits, rate.trials)
+
+    everywhere = cell("badnets, all to all", "strip", "success_before")
+    yield "badnets-all-to-all", missed(everywhere), f"{ours}, 10 % poison", smaller
+    clean = cell("badnets, all to all", "strip", "accuracy_before")
+    yield "badnets-clean", missed(clean), f"{ours}, 10 % poison", smaller
+    yield "cleanse-before", cell("badnets", "neural_cleanse", "success_before"), f"{ours}, 3 % poison", smaller
+    yield "cleanse-after", cell("badnets", "neural_cleanse", "success_after"), f"{ours}, 3 % poison", smaller
+    yield "strip-acceptance", missed(cell("badnets", "strip", "true_positives")), f"{ours}, 3 % poison", smaller
+    yield "clustering-f1", f1(cells.get(("badnets", "activation_clustering"), {})), f"{ours}, 3 % poison", smaller
+    for row in rows_of_kind(measurement, "bounded"):
+        yield "slab-error", rate_of(row, "errors_attacked"), "linear SVM, test error under the attack of the bound", ""
+    yield "pruning-after", cell("badnets", "fine_pruning", "success_after"), f"{ours}, 3 % poison", "digits, not faces"
