@@ -1,5 +1,6 @@
 """Sphere and slab against NumPy, the inner maximizer and the SVM against SciPy, the bound against attacks."""
 
+import importlib
 import math
 
 import numpy as np
@@ -9,7 +10,6 @@ from scipy.optimize import minimize
 from torch import nn
 
 from spai_lab.data import Dataset
-from spai_lab.defenses.poisoning import sphere_slab as module
 from spai_lab.defenses.poisoning.sphere_slab import (
     Region,
     farthest,
@@ -21,6 +21,8 @@ from spai_lab.defenses.poisoning.sphere_slab import (
 )
 from spai_lab.metrics import accuracy_rate
 from spai_lab.models import build, features
+
+module = importlib.import_module("spai_lab.defenses.poisoning.sphere_slab")  # the function of its name hides it
 
 
 def seeded(seed: int = 0) -> torch.Generator:
