@@ -1,7 +1,7 @@
 """What is measured of the backdoors: each against poison fraction, and each against every defense."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
@@ -55,6 +55,7 @@ class Backdoored:
         dataset: what it trained on; None where the attacker had the model alone.
         is_poison: which training inputs are poison; only the evaluation reads it.
         trigger, wanted: of the backdoor; None where there is none.
+        seed: that the victim was trained from; whoever trains it again takes the same.
     """
 
     model: nn.Module
@@ -62,11 +63,13 @@ class Backdoored:
     is_poison: Tensor | None
     trigger: Trigger | None
     wanted: Tensor | None
+    seed: int
 
 
 def training_data(name: str) -> Dataset:
-    """What the victims of the measurements train on."""
-    return load(name).first(TRAINED_ON)
+    """What the victims of the measurements train on, and the validation images that a defender owns."""
+    data = load(name).first(TRAINED_ON)
+    return replace(data, x_val=data.x_val[:TRUSTED], y_val=data.y_val[:TRUSTED])
 
 
 def victim(dataset: Dataset, seed: int, name: str) -> nn.Module:
@@ -168,20 +171,20 @@ MATRIX_BACKDOORS = {
 
 def backdoored(backdoor: str, name: str, seed: int) -> Backdoored:
     """The victim of one row of the matrix."""
-    data = training_data(name)
+    data, victim_seed = training_data(name), VICTIM_SEED + seed
     if backdoor == "none":
         nothing = torch.zeros_like(data.y_train, dtype=torch.bool)
-        return Backdoored(victim(data, VICTIM_SEED + seed, name), data, nothing, None, None)
+        return Backdoored(victim(data, victim_seed, name), data, nothing, None, None, victim_seed)
     generator = torch.Generator().manual_seed(seed)
     if backdoor == "trojan":
         spot = square_trigger(data.shape, size=10).mask
-        clean = victim(data, VICTIM_SEED + seed, name)
+        clean = victim(data, victim_seed, name)
         found = trojan(clean, spot, target=TARGET, generator=generator, progress=False)
-        return Backdoored(found.model, None, None, found.trigger, found.wanted)
+        return Backdoored(found.model, None, None, found.trigger, found.wanted, victim_seed)
     poisoned = PLANTS[backdoor](data, MATRIX_BACKDOORS[backdoor], generator)
     dataset = poisoned.within(data)
-    model = victim(dataset, VICTIM_SEED + seed, name)
-    return Backdoored(model, dataset, poisoned.is_poison, poisoned.trigger, poisoned.wanted)
+    model = victim(dataset, victim_seed, name)
+    return Backdoored(model, dataset, poisoned.is_poison, poisoned.trigger, poisoned.wanted, victim_seed)
 
 
 @dataclass(frozen=True)
@@ -249,7 +252,7 @@ def by_removal(find: Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tens
         x, y = found.dataset.x_train, found.dataset.y_train
         keep = find(found.model, x, y, generator)
         left = Poisoned(x[keep], y[keep], found.is_poison[keep]).within(data)
-        model = victim(left, VICTIM_SEED + 1, data.name)
+        model = victim(left, found.seed, data.name)
         return detections(~keep, found.is_poison) | after(model, found, data)
 
     return measured
@@ -265,7 +268,7 @@ def by_voting(found: Backdoored, data: Dataset, generator: torch.Generator) -> d
 
     def train(x: Tensor, y: Tensor) -> nn.Module:
         part = Poisoned(x, y, torch.zeros_like(y, dtype=torch.bool)).within(data)
-        return cached(PARTITION_RECIPE, part, seed=VICTIM_SEED, progress=False)[0]
+        return cached(PARTITION_RECIPE, part, seed=found.seed, progress=False)[0]
 
     dataset = found.dataset
     model = partition_aggregation(train, dataset.x_train, dataset.y_train, partitions=PARTITIONS, progress=False)
@@ -274,13 +277,13 @@ def by_voting(found: Backdoored, data: Dataset, generator: torch.Generator) -> d
 
 def by_pruning(found: Backdoored, data: Dataset, generator: torch.Generator) -> dict:
     """What fine-pruning leaves."""
-    x, y = trusted(data)
+    x, y = data.x_val, data.y_val
     return after(fine_pruning(found.model, x, y, generator=generator, progress=False), found, data)
 
 
 def by_reversal(found: Backdoored, data: Dataset, generator: torch.Generator) -> dict:
     """The classes that Neural Cleanse flags, and what unlearning leaves."""
-    x, y = trusted(data)
+    x, y = data.x_val, data.y_val
     norms = reverse_triggers(found.model, x, generator=torch.Generator().manual_seed(0), progress=False).norms
     suspects = torch.zeros(len(norms), dtype=torch.bool)
     suspects[flagged(norms)] = True
@@ -295,7 +298,7 @@ def by_reversal(found: Backdoored, data: Dataset, generator: torch.Generator) ->
 
 def by_entropy(found: Backdoored, data: Dataset, generator: torch.Generator) -> dict:
     """What STRIP rejects at run time, its threshold set on trusted images; what it rejects neither opens nor counts."""
-    x_clean, _ = trusted(data)
+    x_clean = data.x_val
     x, y = data.sample(TESTED_ON // 2)
     look = partial(strip, found.model, x_clean=x_clean, generator=generator, progress=False)
     threshold = strip_threshold(look(x_clean), false_rejection=0.01)
@@ -313,11 +316,6 @@ def by_entropy(found: Backdoored, data: Dataset, generator: torch.Generator) -> 
         measured["true_positives"] = [int(caught.sum()), len(caught)]
         measured["success_after"] = [int(opened.sum()), len(opened)]
     return measured
-
-
-def trusted(data: Dataset) -> tuple[Tensor, Tensor]:
-    """The clean images that a defender owns."""
-    return data.x_val[:TRUSTED], data.y_val[:TRUSTED]
 
 
 def counts(rate: Rate) -> list[int]:
@@ -392,7 +390,7 @@ class FalseAlarm:
         data = training_data(self.data)
         model = victim(data, VICTIM_SEED + self.victim_seed, self.data)
         generator = torch.Generator().manual_seed(seed)
-        norms = reverse_triggers(model, trusted(data)[0], generator=generator, progress=False).norms
+        norms = reverse_triggers(model, data.x_val, generator=generator, progress=False).norms
         return {"norms": norms.tolist(), "flagged": flagged(norms)}
 
 

@@ -106,14 +106,17 @@ def besides(measurement: dict) -> Iterable[tuple[str, Rate | None, str, str]]:
     def missed(rate: Rate | None) -> Rate | None:
         return None if rate is None else Rate(rate.trials - rate.hits, rate.trials)
 
-    everywhere = cell("badnets, all to all", "strip", "success_before")
+    everywhere, clean = (cell("badnets, all to all", "strip", f"{what}_before") for what in ("success", "accuracy"))
     yield "badnets-all-to-all", missed(everywhere), f"{ours}, 10 % poison", smaller
-    clean = cell("badnets, all to all", "strip", "accuracy_before")
     yield "badnets-clean", missed(clean), f"{ours}, 10 % poison", smaller
-    yield "cleanse-before", cell("badnets", "neural_cleanse", "success_before"), f"{ours}, 3 % poison", smaller
-    yield "cleanse-after", cell("badnets", "neural_cleanse", "success_after"), f"{ours}, 3 % poison", smaller
-    yield "strip-acceptance", missed(cell("badnets", "strip", "true_positives")), f"{ours}, 3 % poison", smaller
-    yield "clustering-f1", f1(cells.get(("badnets", "activation_clustering"), {})), f"{ours}, 3 % poison", smaller
+    ours = f"{ours}, 3 % poison"
+    yield "cleanse-before", cell("badnets", "neural_cleanse", "success_before"), ours, smaller
+    repaired = cell("badnets", "neural_cleanse", "success_after")
+    yield "cleanse-after", repaired, ours, f"few images to repair with, {smaller}"
+    yield "strip-acceptance", missed(cell("badnets", "strip", "true_positives")), ours, f"another trigger, {smaller}"
+    found = f1(cells.get(("badnets", "activation_clustering"), {}))
+    yield "clustering-f1", found, ours, f"less poison, {smaller}"
     for row in rows_of_kind(measurement, "bounded"):
-        yield "slab-error", rate_of(row, "errors_attacked"), "linear SVM, test error under the attack of the bound", ""
-    yield "pruning-after", cell("badnets", "fine_pruning", "success_after"), f"{ours}, 3 % poison", "digits, not faces"
+        attacked = rate_of(row, "errors_attacked")
+        yield "slab-error", attacked, "linear SVM, under the attack of the bound's game", "an error, no certificate"
+    yield "pruning-after", cell("badnets", "fine_pruning", "success_after"), ours, "digits, not faces"

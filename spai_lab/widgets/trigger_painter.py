@@ -265,8 +265,9 @@ def verdict(painting: Painting, image: int, victims: tuple[Victim, ...]) -> str:
     trained = matching(painting, victims)
     if trained is None:
         return (
-            f"You would stamp this square on {poisons} and call them {classes[TARGET]}. Guess what comes of it, then "
-            "press Train. Until then the last victim, whose trigger was another one, says what it sees."
+            f"You would stamp this square at row {painting.row}, column {painting.column} on {poisons} and call them "
+            f"{classes[TARGET]}. Guess what comes of it, then press Train. Until then the last victim, whose trigger "
+            "was another one, says what it sees."
         )
     _, accuracy = clean(painting.dataset)
     lost = accuracy.hits - trained.accuracy.hits

@@ -26,6 +26,9 @@ EXPLORABLES = {
         *("attack_gallery(", "universal_growth(", "patch_explorer("),
     ),
     BLACK_BOX: ("boundary_walk(",),
+    "05_poisoning": ("poison_explorer(",),
+    "06_backdoors": ("trigger_painter(",),
+    "10_cleaning_up": ("cleaning_explorer(",),
 }
 CHAPTER_OF = {call: chapter for chapter, calls in EXPLORABLES.items() for call in calls}
 FORGOT_THE_CLIP = """\
@@ -140,6 +143,9 @@ def test_the_epsilon_slider_moves_the_picture_its_words_and_the_caption(notebook
         ("patch_explorer(", "row", 9, "pixels at row {}, column "),
         ("patch_explorer(", "column", 12, ", column {}, turned by "),
         ("boundary_walk(", "step", 4, "after step {} of "),
+        ("poison_explorer(", "horizontal", 6, "a poison at ({}, "),
+        ("trigger_painter(", "column", 5, "column {}; the victim"),
+        ("cleaning_explorer(", "threshold", 6, "removed above {}. "),
     ],
 )
 def test_a_slider_moves_the_picture_its_words_and_the_caption(live, call, name, presses, words):
@@ -198,6 +204,18 @@ def test_the_play_button_walks_and_halts(live, call, name, words):
         play.press("Enter")
 
     explorable.moves(play_two_steps, lambda: words.format(readout.inner_text()))
+
+
+def test_a_click_trains_a_victim_on_what_was_painted(live):
+    painter = live("trigger_painter(")
+    size = painter.control("slider", "size")
+    size.get_by_role("slider").press("End")
+    painter.shows("a square of {0} × {0}".format(size.locator(".widget-readout").inner_text()))
+    rows = painter.picture.get_attribute("alt").count("clean accuracy")
+
+    painter.output.get_by_role("button", name="Train").press("Enter")
+
+    expect(painter.picture).to_have_attribute("alt", re.compile(rf"(clean accuracy.*){{{rows + 1}}}"), timeout=30_000)
 
 
 def test_a_prediction_chosen_by_keyboard_is_kept(notebook, as_copied, workplace):
@@ -263,6 +281,6 @@ def test_an_exercise_says_what_is_wrong_and_passes_its_solution(notebook, excerp
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["00_start_here", "01_models_and_threats", CHAPTER, MINIMAL, BLACK_BOX])
+@pytest.mark.parametrize("name", ["00_start_here", "01_models_and_threats", CHAPTER, *EXPLORABLES])
 def test_a_chapter_runs_from_top_to_bottom(notebook, name):
     notebook(f"{name}.ipynb").run_all()

@@ -75,7 +75,7 @@ def back_gradient(
     Survey: poisoning, performance degradation.
     Simplified: all poisons move together, where the paper finishes one before it starts the next. They step by the
         sign of the slope, a fixed number of times. The generic attack alone, on the mean loss, not the paper's
-        specific one toward chosen mistakes. See `hypergradient` for the training.
+        specific one toward chosen mistakes. The paper steps back approximately; `hypergradient` retraces momentum.
 
     >>> from spai_lab.data import load
     >>> from spai_lab.models import softmax_regression

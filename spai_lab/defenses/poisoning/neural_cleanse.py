@@ -246,7 +246,8 @@ def unlearn(
     Raises:
         ValueError: names the argument.
     Reference: Wang 2019, IEEE S&P, section VI-C: one epoch, with 20 % of the images stamped.
-    Simplified: AdamW. The paper's defender has 10 % of the training images; here `x` is what there is.
+    Simplified: AdamW. The paper's defender has 10 % of the training images; here `x` is what there is, and one epoch on
+        few images is few steps.
     """
     check_repair(model, x, y, triggers)
     check_number("share", share, low=0, high=1)
