@@ -90,20 +90,24 @@ class Dataset:
         chosen = torch.randperm(len(self.x_test), generator=generator)[:count]
         return self.x_test[chosen], self.y_test[chosen]
 
-    def first(self, train: int) -> Self:
+    def first(self, train: int, *, val: int | None = None) -> Self:
         """The data set with the first training inputs alone, which are in random order.
 
         Args:
             train: how many, at least 1; all if there are fewer.
+            val: how many of the first validation inputs, likewise; None keeps all.
         Raises:
-            ValueError: `train` is not a whole number of at least 1.
+            ValueError: not a whole number of at least 1.
 
         >>> from spai_lab.data import load
         >>> load("digits").first(100)
         Dataset digits: 100 train, 180 validation, 539 test; shape (1, 28, 28); 10 classes
         """
         check_count("train", train)
-        return replace(self, x_train=self.x_train[:train], y_train=self.y_train[:train])
+        val = max(len(self.y_val), 1) if val is None else val
+        check_count("val", val)
+        parts = {"x_train": self.x_train[:train], "y_train": self.y_train[:train]}
+        return replace(self, **parts, x_val=self.x_val[:val], y_val=self.y_val[:val])
 
     def only(self, *labels: int) -> Self:
         """The data set with these classes alone, which get the labels 0, 1, ... in the order given.

@@ -1,7 +1,7 @@
 """What is measured of the backdoors: each against poison fraction, and each against every defense."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
@@ -68,8 +68,7 @@ class Backdoored:
 
 def training_data(name: str) -> Dataset:
     """What the victims of the measurements train on, and the validation images that a defender owns."""
-    data = load(name).first(TRAINED_ON)
-    return replace(data, x_val=data.x_val[:TRUSTED], y_val=data.y_val[:TRUSTED])
+    return load(name).first(TRAINED_ON, val=TRUSTED)
 
 
 def victim(dataset: Dataset, seed: int, name: str) -> nn.Module:

@@ -79,8 +79,9 @@ def test_the_committed_measurement_holds_every_cell(name):
 
 @pytest.mark.parametrize("name", ["digits", "mnist"])
 def test_the_committed_backdoors_work_before_they_are_cleaned(name):
+    """The clean-label backdoor works far less often than the others: from 17 % on MNIST to 46 % on the digits."""
     before = cleaning_matrix(load_measurement(f"backdoors_{name}"), "success_before").max(axis=1).drop("none")
-    assert (before > 0.3).all(), before
+    assert (before.drop("clean label") > 0.8).all() and before["clean label"] > 0.1, before
 
 
 def test_every_published_figure_of_a_backdoor_stands_beside_a_measured_one():
