@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from spai_lab.checks import check_count, check_images, check_labels, describe
-from spai_lab.figures import LINES, draw_rates
+from spai_lab.figures import LINES, SHAPES, draw_rates
 from spai_lab.metrics import Rate
 from spai_lab.models import features
 from spai_lab.style import COLORS, MARKERS, draw_image, figure, styled
@@ -105,7 +105,7 @@ def fraction_curves(
 
     Args:
         curves: name of a curve to its rates, by poison fraction.
-        roles: name of a curve to one of `style.ROLES`; curves of one role differ in line and shade.
+        roles: name of a curve to one of `style.ROLES`; curves of one role differ in marker, line and shade.
         what: what the rate says, for the axis label, such as "accuracy".
         chance: the rate of guessing, drawn as a gray line.
     Returns:
@@ -118,6 +118,8 @@ def fraction_curves(
         for name, rates in curves.items():
             role = roles[name]
             draw_rates(ax, rates, name, role, drawn[role] % len(LINES))
+            if drawn[role]:
+                ax.lines[-1].set_marker(SHAPES[drawn[role] % len(SHAPES)])
             drawn[role] += 1
         if chance is not None:
             ax.axhline(chance, color=COLORS["baseline"], linewidth=1.5, linestyle=":")

@@ -47,6 +47,12 @@ def test_a_curve_shows_its_rates():
     assert ax.get_ylabel() == "accuracy" and "n = 10" in ax.get_title(loc="left")
 
 
+def test_curves_of_one_role_differ():
+    curves = {str(number): {0.0: Rate(9, 10), 0.1: Rate(5, 10)} for number in range(5)}
+    lines = fraction_curves(curves, dict.fromkeys(curves, "poisoned"), what="success").axes[0].lines
+    assert len({line.get_marker() for line in lines}) == 5
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

@@ -76,7 +76,11 @@ def test_split_refuses_impossible_sizes(validation, test):
 def test_first_shortens_the_training_part_alone(digits):
     short = digits.first(100)
     assert torch.equal(short.x_train, digits.x_train[:100]) and torch.equal(short.y_train, digits.y_train[:100])
-    assert short.x_val is digits.x_val and short.y_test is digits.y_test
+    assert torch.equal(short.x_val, digits.x_val) and short.y_test is digits.y_test
+    fewer = digits.first(100, val=20)
+    assert torch.equal(fewer.y_val, digits.y_val[:20]) and len(fewer.x_val) == 20
+    with pytest.raises(ValueError, match="val is 0"):
+        digits.first(100, val=0)
     assert len(digits.first(10**6).y_train) == len(digits.y_train)
     with pytest.raises(ValueError, match="train is 0"):
         digits.first(0)
