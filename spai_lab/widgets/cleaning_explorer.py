@@ -36,7 +36,7 @@ TRAINED_ON = 4000
 EPOCHS = {"digits": 20, "mnist": 8}
 TRUSTED = 500  # clean validation images that the defender owns
 JUDGED = 100  # test images that STRIP looks at, with and without the trigger
-SILHOUETTE = 0.1  # what activation clustering demands by default
+SILHOUETTE = 0.15  # what activation clustering demands by default
 REVERSAL = {"rounds": 12, "batch_size": 16}  # the defense takes 100 and 32; so nobody waits for long
 
 

