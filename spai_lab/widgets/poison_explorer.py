@@ -40,14 +40,12 @@ class Machine:
         w, b: `(2,)` and a number.
         loss: mean hinge loss on the validation data.
         error: share of the test points that it gets wrong.
-        held: whether training points on the margin determine b.
     """
 
     w: np.ndarray
     b: float
     loss: float
     error: float
-    held: bool
 
 
 @torch.no_grad()
@@ -61,8 +59,7 @@ def machine(data: Dataset, cost: float) -> Machine:
     corners = f(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]).view(3, 2, 1, 1)).numpy()
     loss = (1 - (2.0 * data.y_val - 1) * f(data.x_val)).clamp_min(0).mean().item()
     error = 1 - accuracy_rate(model, data.x_test, data.y_test).value
-    gap = (2.0 * data.y_train - 1) * f(data.x_train) - 1
-    return Machine(corners[1:] - corners[0], float(corners[0]), loss, error, held=bool((gap.abs() < SAME).any()))
+    return Machine(corners[1:] - corners[0], float(corners[0]), loss, error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -367,8 +364,6 @@ def verdict(scene: Scene, effect: Effect) -> str:
             change += " The gradient is 0: other points hold the boundary in place, however the poison moves a little."
         elif len(effect.path) == 1:
             change += " Press Play, and the poison walks along the arrow."
-    if effect.slope > 0 and not now.held:
-        change += " No point lies on the margin, so that b may vary; the arrow takes b for fixed and is only a guess."
     poisons = f"With {scene.share} poisoned, the test error goes from {percent(clean.error)} to {percent(now.error)}."
     if now.error <= clean.error and now.loss > clean.loss + SAME:
         poisons += " The loss that the attacker climbs rises, and the errors do not."

@@ -64,7 +64,6 @@ def test_boundary_errors_losses_and_map_are_those_of_scikit_learn(around, place)
 @pytest.mark.parametrize("place", [(0.2, 0.5), (0.5, 0.7), (0.45, 0.9)])
 def test_the_arrow_is_the_slope_of_the_loss(around, place):
     found, h = effect(around, *place), 1e-4
-    assert found.machine.held
     steps = [hinge(svc(1, np.add(place, step))) - hinge(svc(1, np.subtract(place, step))) for step in ((h, 0), (0, h))]
     slope = np.array(steps) / (2 * h)
     assert found.gradient == pytest.approx(slope, abs=0.02 * np.linalg.norm(slope))
@@ -110,13 +109,18 @@ def test_no_arrow_where_other_points_hold_the_boundary(around):
     assert "other points hold the boundary" in verdict(around, found)
 
 
-def test_the_words_warn_where_no_point_lies_on_the_margin(monkeypatch):
+def test_the_arrow_is_the_slope_where_no_point_lies_on_the_margin(monkeypatch):
+    """Only the middle of the interval that b is free in moves."""
     monkeypatch.setattr(module, "PLACES", (0.0, 1.0))
-    costly = scene.__wrapped__(1, 1.0)
-    found = effect(costly, 0.2, 0.75)
-    dual = np.abs(svc(1, (0.2, 0.75), cost=1.0).dual_coef_)
-    assert (dual > 1 - 1e-6).all() and not found.machine.held
-    assert "only a guess" in verdict(costly, found)
+    place, h = (0.2, 0.75), 1e-4
+    found = effect(scene.__wrapped__(1, 1.0), *place)
+    ends = [
+        hinge(svc(1, np.add(place, sign * step), cost=1.0)) for step in ((h, 0), (0, h)) for sign in map(np.array, (1, -1))
+    ]
+    assert (np.abs(svc(1, place, cost=1.0).dual_coef_) > 1 - 1e-6).all()
+    slope = np.subtract(ends[::2], ends[1::2]) / (2 * h)
+    assert np.linalg.norm(slope) > 0.01
+    assert found.gradient == pytest.approx(slope, abs=0.02 * np.linalg.norm(slope))
 
 
 def test_the_controls_redraw_and_a_new_place_starts_a_new_walk(monkeypatch):

@@ -54,8 +54,8 @@ def inconspicuous(
         are those of Gu et al. 2017, arXiv 1708.06733, and of Turner et al. 2019, arXiv 1912.02771.
     Survey: poisoning, backdoor.
     Simplified: Tan and Shokri train the victim's model themselves, with a discriminator of its features; here the
-        attacker has the data alone. The mixture is ours; of q = 0.5 and 0.7, activation clustering found the first on
-        validation seeds of the digits, at a fraction of 0.05.
+        attacker has the data alone. The mixture is ours; of q = 0.5 and 0.7, activation clustering of principal
+        components found the first on validation seeds of the digits, at a fraction of 0.05.
 
     >>> from spai_lab.data import load
     >>> from spai_lab.training import reference

@@ -140,7 +140,7 @@ def svm_hypergradient(
         ValueError: names the argument.
     Reference: Biggio et al. 2012, arXiv 1206.6389, section 2.2, equations 5 to 10.
     Simplified: we solve for $\lambda$, one system for all poisons, where the paper inverts J; the same derivative.
-        Where no vector is on the margin, b is free within an interval; libsvm takes its middle, and we hold it fixed.
+        Where no vector is on the margin, b is free within an interval, and the middle of it, which libsvm takes, moves.
 
     >>> x, y = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), torch.tensor([0, 1])
     >>> poison, label = torch.full((1, 1, 1, 1), 0.75), torch.tensor([0])
@@ -162,6 +162,8 @@ def svm_hypergradient(
     S = on_margin(alpha, C)
 
     alpha.requires_grad_(), b.requires_grad_()
+    if not S.any():
+        b = middle_bias(kernel(points, points), s, alpha.detach(), C)
     f_val = kernel(x_val.double().flatten(1), points) @ (s * alpha) + b
     L = (1 - s_val * f_val).clamp_min(0).mean()
     f_S = kernel(points[S], points) @ (s * alpha) + b
@@ -306,11 +308,21 @@ def solve_dual(K: Tensor, s: Tensor, C: float) -> tuple[Tensor, Tensor]:
     alpha[torch.from_numpy(machine.support_).long()] = torch.from_numpy(machine.dual_coef_[0]).abs()
     S = on_margin(alpha, C)
     if not S.any():
-        return alpha, torch.tensor(machine.intercept_[0])
+        return alpha, middle_bias(K, s, alpha, C)
     others = s * alpha.masked_fill(S, 0)
     right = torch.cat([1 - s[S] * (K[S] @ others), -others.sum()[None]])
     solution = least_squares(margin_jacobian(K, s, S), right)
     return alpha.masked_scatter(S, solution[:-1]), solution[-1]
+
+
+def middle_bias(K: Tensor, s: Tensor, alpha: Tensor, C: float) -> Tensor:
+    r"""The middle of the interval of b that suits all vectors, where none lies on the margin.
+
+    A vector with weight 0 needs $s_i f(x_i) \ge 1$, one with weight C needs $s_i f(x_i) \le 1$.
+    """
+    b_at_margin = s - K @ (s * alpha)
+    from_below = (s > 0) == (alpha < C / 2)
+    return (b_at_margin[from_below].max() + b_at_margin[~from_below].min()) / 2
 
 
 def on_margin(alpha: Tensor, C: float) -> Tensor:
