@@ -60,7 +60,7 @@ def samples(x: Tensor, y: Tensor, classes: Sequence[str], *, columns: int = 10) 
     """
     check_images(x)
     rows = -(-len(x) // columns)
-    fig, axes = figure(10, 1.3 * rows, columns=columns, rows=rows)
+    fig, axes = figure(10, max(1.3, min(2.6, 10 / columns)) * rows, columns=columns, rows=rows)
     with styled():
         for ax in axes.flat[len(x) :]:
             ax.set_axis_off()

@@ -45,14 +45,15 @@ def poison_rows(x: Tensor, y: Tensor, x_poison: Tensor, y_poison: Tensor, classe
     return fig
 
 
-def principal_plane(model: nn.Module, x: Tensor) -> Tensor:
-    r"""The two main directions of what the last layer reads: $U_{:, 1:2} \, S_{1:2}$ of the centered features.
+def principal_plane(model: nn.Module, x: Tensor, *, like: Tensor | None = None) -> Tensor:
+    r"""The two main directions of what the last layer reads: $(\phi(x) - \bar\phi) \, V_{1:2}$, centered.
 
     Args:
         model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`, ending in a linear layer.
         x: inputs `(N, C, H, W)` in [0, 1], N at least 2.
+        like: the inputs whose features give mean and directions; None takes `x`.
     Returns:
-        `(N, 2)`; the longer side of each axis is positive.
+        `(N, 2)`; the longer side of each axis is positive, for `like`.
 
     >>> plane = principal_plane(nn.Sequential(nn.Flatten(), nn.Linear(2, 2)), torch.eye(2).view(2, 2, 1, 1))
     >>> plane.abs().round(decimals=2)
@@ -62,44 +63,54 @@ def principal_plane(model: nn.Module, x: Tensor) -> Tensor:
     check_images(x)
     check_count("the number of inputs x", len(x), low=2)
     with torch.no_grad():
-        phi = features(model, x).double()
-    centered = phi - phi.mean(0)
-    places = centered @ torch.linalg.svd(centered, full_matrices=False)[2][:2].T
+        phi, phi_like = (features(model, inputs).double() for inputs in (x, x if like is None else like))
+    centered = phi_like - phi_like.mean(0)
+    directions = torch.linalg.svd(centered, full_matrices=False)[2][:2].T
+    places = centered @ directions
     longer = torch.where(places.amax(0) >= -places.amin(0), 1.0, -1.0)
-    return (places * longer).float()
+    return ((phi - phi_like.mean(0)) @ directions * longer).float()
 
 
-def feature_plane(
-    model: nn.Module, x: Tensor, groups: Mapping[str, Tensor], roles: Mapping[str, str], *, title: str = ""
+def feature_planes(
+    model: nn.Module, panels: Mapping[str, Tensor], groups: Mapping[str, Tensor], roles: Mapping[str, str]
 ) -> Figure:
-    """Where the last layer sees inputs: the two main directions of their features, one marker a group.
+    """Where the last layer sees inputs, panel by panel on the same axes: two main directions, one marker a group.
 
     Args:
         model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`, ending in a linear layer.
-        x: inputs `(N, C, H, W)` in [0, 1].
+        panels: title to inputs `(N, C, H, W)` in [0, 1], side by side; the first gives the directions.
         groups: name of a group to the mask of its inputs, bool `(N,)`; later ones lie above.
         roles: name of a group to one of `style.ROLES`.
-        title: of the figure.
     Returns:
         the figure.
     """
-    places = principal_plane(model, x)
-    fig, axes = figure(8.5, 4.8)
-    ax = axes[0, 0]
+    first = next(iter(panels.values()))
+    planes = [principal_plane(model, x, like=first) for x in panels.values()]
+    fig, axes = figure(8.5 if len(panels) == 1 else 12, 4.8, columns=len(panels))
     with styled():
-        for name, mask in groups.items():
-            role = roles[name]
-            look = {"color": COLORS[role], "marker": MARKERS[role], "markeredgecolor": "white", "markeredgewidth": 0.6}
-            size = 9 if mask.sum() > 5 else 17
-            ax.plot(*places[mask].T.numpy(), linestyle="", markersize=size, label=f"{name} ({int(mask.sum())})", **look)
-        ax.set(xlabel="first principal direction", ylabel="second")
-        ax.set_title(title or "What the last layer reads")
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        for ax, title, places in zip(axes[0], panels, planes, strict=True):
+            for name, mask in groups.items():
+                role = roles[name]
+                edge = {"markeredgecolor": "white", "markeredgewidth": 0.6}
+                look = {"color": COLORS[role], "marker": MARKERS[role], "markersize": 9 if mask.sum() > 5 else 17}
+                label = f"{name} ({int(mask.sum())})"
+                ax.plot(*places[mask].T.numpy(), linestyle="", label=label, **look, **edge)
+            ax.set(xlabel="first principal direction")
+            ax.set_title(title)
+            ax.sharex(axes[0, 0])
+            ax.sharey(axes[0, 0])
+        axes[0, 0].set_ylabel("second")
+        axes[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 
 
 def fraction_curves(
-    curves: Mapping[str, Mapping[float, Rate]], roles: Mapping[str, str], *, what: str, chance: float | None = None
+    curves: Mapping[str, Mapping[float, Rate]],
+    roles: Mapping[str, str],
+    *,
+    what: str,
+    chance: float | None = None,
+    lowest: float = 0.0,
 ) -> Figure:
     """A rate against the share of the training set that is poison, one curve for each attack.
 
@@ -108,6 +119,7 @@ def fraction_curves(
         roles: name of a curve to one of `style.ROLES`; curves of one role differ in marker, line and shade.
         what: what the rate says, for the axis label, such as "accuracy".
         chance: the rate of guessing, drawn as a gray line.
+        lowest: where the axis of the rate begins.
     Returns:
         the figure.
     """
@@ -126,7 +138,8 @@ def fraction_curves(
             ax.annotate("guessing", (0.01, chance), xycoords=("axes fraction", "data"), va="bottom")
         trials = sorted({rate.trials for rates in curves.values() for rate in rates.values()})
         span = f"{trials[0]:,}" if trials[0] == trials[-1] else f"{trials[0]:,} to {trials[-1]:,}"
-        ax.set(xlabel="poison, as a share of the training set", ylabel=what, ylim=(-0.02, 1.02))
+        room = 0.02 * (1 - lowest)
+        ax.set(xlabel="poison, as a share of the training set", ylabel=what, ylim=(lowest - room, 1 + room))
         ax.xaxis.set_major_formatter(ticker.PercentFormatter(1))
         ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
         ax.set_title(f"n = {span}, band: 95 % interval")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from spai_lab.metrics import Rate
-from spai_lab.poison_figures import feature_plane, fraction_curves, poison_rows, principal_plane
+from spai_lab.poison_figures import feature_planes, fraction_curves, poison_rows, principal_plane
 
 CLASSES = ("zero", "one", "two")
 
@@ -33,8 +33,13 @@ def test_the_plane_is_that_of_sklearn():
 def test_each_group_has_its_points_and_its_marker():
     model, x = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), images(10)
     mask = torch.arange(10) < 4
-    fig = feature_plane(model, x, {"clean": ~mask, "poison": mask}, {"clean": "clean", "poison": "poisoned"})
+    panels = {"before": x, "after": torch.where(mask.view(-1, 1, 1, 1), 1 - x, x)}
+    fig = feature_planes(model, panels, {"clean": ~mask, "poison": mask}, {"clean": "clean", "poison": "poisoned"})
     clean, poison = fig.axes[0].lines
+    same, moved = fig.axes[1].lines
+    assert same.get_xydata().tolist() == clean.get_xydata().tolist(), "the axes are those of the first panel"
+    assert abs(moved.get_xydata() - poison.get_xydata()).max() > 0.1
+    assert fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
     assert (len(clean.get_xdata()), len(poison.get_xdata())) == (6, 4)
     assert clean.get_marker() != poison.get_marker() and clean.get_color() != poison.get_color()
     assert poison.get_label() == "poison (4)"

@@ -31,6 +31,11 @@ def forgets_to_center(R):
     return (R @ torch.linalg.svd(R, full_matrices=False).Vh[0]).square()
 
 
+def centers_too_late(R):
+    """It centers what it projects, and not what it takes the direction from; center `R` before the decomposition."""
+    return ((R - R.mean(0)) @ torch.linalg.svd(R, full_matrices=False).Vh[0]).square()
+
+
 def centers_each_input(R):
     """It subtracts from each input the mean of its own features; subtract the mean over the inputs, `R.mean(0)`."""
     M = R - R.mean(1, keepdim=True)
@@ -111,6 +116,7 @@ spectral_score = Exercise(
     ),
     mistakes=(
         forgets_to_center,
+        centers_too_late,
         centers_each_input,
         forgets_the_square,
         measures_all_directions,

@@ -27,7 +27,7 @@ from spai_lab.attacks.poisoning.outcome import (
     random_targets,
     targeted_outcome,
 )
-from spai_lab.attacks.poisoning.poisoned import Poisoned, budget
+from spai_lab.attacks.poisoning.poisoned import Poisoned, added, budget
 from spai_lab.attacks.poisoning.svm import train_svm
 from spai_lab.data import Dataset, load
 from spai_lab.metrics import accuracy_rate
@@ -64,9 +64,16 @@ def untrained(data: Dataset, generator: torch.Generator) -> nn.Module:
     return softmax_regression(data.shape, data.num_classes, generator=generator)
 
 
+def mislabeled_copies(data: Dataset, fraction: float, generator: torch.Generator) -> Poisoned:
+    """Wrongly labeled copies of random training images, added: the yardstick of attacks that add inputs."""
+    flipped = label_flip(data, fraction=fraction, generator=generator)
+    return added(data, flipped.x[flipped.is_poison], flipped.y[flipped.is_poison])
+
+
 Degrade = Callable[[Dataset, float, torch.Generator], Poisoned]
 DEGRADE: dict[str, Degrade] = {
     "random flips": lambda data, fraction, generator: label_flip(data, fraction=fraction, generator=generator),
+    "mislabeled copies": mislabeled_copies,
     "guided flips": lambda data, fraction, generator: adversarial_label_flip(
         data, fraction=fraction, generator=generator, progress=False
     ),

@@ -7,7 +7,7 @@ False
 
 from spai_lab.training.cache import trained
 from spai_lab.training.loop import Diverged, History, accuracy, fit
-from spai_lab.training.recipes import Adversarial, Recipe, Shift, train
+from spai_lab.training.recipes import Adversarial, Recipe, Robustly, Shift, train
 from spai_lab.training.weights import manifest, prediction_interval, rebuild, reference
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Diverged",
     "History",
     "Recipe",
+    "Robustly",
     "Shift",
     "accuracy",
     "fit",

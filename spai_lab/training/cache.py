@@ -16,7 +16,7 @@ from spai_lab.files import cache_folder, write_atomically
 from spai_lab.models import VICTIMS, build
 from spai_lab.training.digests import digest_settings, digest_tensors
 from spai_lab.training.loop import History
-from spai_lab.training.recipes import REFERENCE, Recipe, fingerprint, train
+from spai_lab.training.recipes import REFERENCE, Recipe, Robustly, fingerprint, train
 
 TRAINING_VERSION = 1  # raise it when the same settings begin to give another model
 
@@ -32,7 +32,7 @@ def trained(
         seed: starts the generator of first weights, shuffling and perturbation.
         progress: show a bar where there is something to train.
         **settings: fields of `Recipe` that shall differ from the reference model's, such as `epochs=3` or
-            `perturb=Adversarial(0.1, steps=5, step_size=0.05)`.
+            `perturb=Adversarial(0.1, steps=5, step_size=0.05)` or `objective=Robustly(trades, eps=0.3)`.
     Returns:
         the model, in evaluation mode. An interrupted training goes on where it was.
     Raises:
@@ -62,6 +62,8 @@ def adapted(recipe: Recipe, settings: dict[str, object]) -> Recipe:
                 f"perturb is {describe(value)}; accepted: a frozen dataclass such as Shift(1), whose repr says all "
                 "that it does, since the cache knows it by that"
             )
+        if name == "objective" and not (value is None or isinstance(value, Robustly)):
+            raise ValueError(f"objective is {describe(value)}; accepted: Robustly(loss, ...), or None")
     return replace(recipe, **settings)
 
 

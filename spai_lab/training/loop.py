@@ -30,6 +30,7 @@ from spai_lab.training.checkpoints import Run, discard, restore, save
 from spai_lab.training.digests import digest_tensors
 
 Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Objective = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
 WARM_UP = 0.25
 
 
@@ -72,6 +73,7 @@ def fit(
     y_val: Tensor | None = None,
     patience: int | None = None,
     perturb: Perturb | None = None,
+    objective: Objective | None = None,
     generator: torch.Generator | None = None,
     checkpoint: Path | None = None,
     progress: bool = True,
@@ -93,6 +95,8 @@ def fit(
             weights; None runs all epochs and takes the last one's.
         perturb: `(model, x, y) -> x`, called on every batch: the hook of adversarial training and of augmentation. A
             run can be continued exactly if it draws from `generator` too.
+        objective: `(model, x, y, t) -> loss`, a scalar, with t the share of the steps that are done: what robust
+            training puts in place of the cross-entropy. What holds for `perturb` holds for it.
         generator: shuffles the data, on the device of `x`; None draws a fresh one.
         checkpoint: a file that keeps the run after each epoch. Where it exists, the run goes on from it, to the same
             weights as without the interruption; a finished run removes it.
@@ -113,6 +117,8 @@ def fit(
     """
     check_data(model, x, y, x_val, y_val)
     check_settings(epochs, batch_size, learning_rate, weight_decay, patience, perturb, checkpoint, progress)
+    if objective is not None:
+        check_callable("objective", objective)
     check_generator(generator, x.device)
     if patience is not None and x_val is None:
         raise ValueError("patience needs validation data: x_val and y_val are None")
@@ -130,7 +136,7 @@ def fit(
             for step, batch in enumerate(shuffled(x, batch_size, generator), start=run.epoch * steps + 1):
                 optimizer.param_groups[0]["lr"] = learning_rate * schedule(step / (epochs * steps + 1))
                 x_batch = perturbed(model, x[batch], y[batch], perturb)
-                loss = F.cross_entropy(model(x_batch), y[batch])
+                loss = loss_of(model, x_batch, y[batch], objective, t=(step - 1) / (epochs * steps))
                 losses.append(finite(loss, learning_rate) * len(batch))
                 optimizer.zero_grad()
                 loss.backward()
@@ -195,6 +201,16 @@ def perturbed(model: nn.Module, x: Tensor, y: Tensor, perturb: Perturb | None) -
     if not isinstance(changed, Tensor) or changed.shape != x.shape:
         raise ValueError(f"perturb returns {describe(changed)}; accepted: a tensor of the shape of its x, {x.shape}")
     return changed.detach()
+
+
+def loss_of(model: nn.Module, x: Tensor, y: Tensor, objective: Objective | None, t: float) -> Tensor:
+    """The loss of a batch; an objective that does not return one is named."""
+    if objective is None:
+        return F.cross_entropy(model(x), y)
+    loss = objective(model, x, y, t)
+    if not isinstance(loss, Tensor) or loss.shape != () or not loss.requires_grad:
+        raise ValueError(f"objective returns {describe(loss)}; accepted: a scalar tensor that depends on the weights")
+    return loss
 
 
 def finite(loss: Tensor, learning_rate: float) -> float:

@@ -1,7 +1,8 @@
 """How each victim is trained: settings, augmentation, adversarial training. All were chosen on validation data."""
 
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spai_lab.attacks.evasion.gradient import pgd
-from spai_lab.checks import SuspiciousResult, check_count
+from spai_lab.checks import SuspiciousResult, check_callable, check_count, check_number
 from spai_lab.data import Dataset
 from spai_lab.models import build
 from spai_lab.training.digests import digest_tensors
@@ -73,6 +74,45 @@ class Adversarial:
             return pgd(model, x, y, eps=self.eps, steps=self.steps, step_size=self.step_size, generator=generator)
 
 
+@dataclass(frozen=True, init=False)
+class Robustly:
+    """A training loss with its settings: what `Recipe.objective` holds.
+
+    Args:
+        loss: `(model, x, y, *, generator, ...) -> loss`, such as `spai_lab.defenses.evasion.trades`.
+        ramp: share of the training, from 0 to below 1, during which `eps` grows from 0 to its value.
+        **settings: the other arguments of `loss`: numbers, strings.
+
+    >>> Robustly(len, eps=0.3, ramp=0.5).settings_at(0.25)
+    {'eps': 0.15}
+    """
+
+    loss: Callable[..., Tensor]
+    ramp: float
+    settings: dict[str, object]
+
+    def __init__(self, loss: Callable[..., Tensor], *, ramp: float = 0.0, **settings: object) -> None:
+        check_callable("loss", loss)
+        check_number("ramp", ramp, low=0, high=1)
+        if ramp and "eps" not in settings:
+            raise ValueError(f"ramp is {ramp}, without an eps that could grow; accepted: 0")
+        for name, value in (("loss", loss), ("ramp", ramp), ("settings", settings)):
+            object.__setattr__(self, name, value)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, t: float, *, generator: torch.Generator) -> Tensor:
+        return self.loss(model, x, y, **self.settings_at(t), generator=generator)
+
+    def settings_at(self, t: float) -> dict[str, object]:
+        """The settings after a share `t` of the training."""
+        if t >= self.ramp:
+            return self.settings
+        return self.settings | {"eps": self.settings["eps"] * t / self.ramp}
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in sorted(self.settings.items()))
+        return f"{self.loss.__name__}({settings}, ramp={self.ramp:g})"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All that determines how a victim is trained, but the data and the seed.
@@ -81,6 +121,7 @@ class Recipe:
         victim: what `spai_lab.models.build` calls it.
         epochs, batch_size, learning_rate, weight_decay, patience: as in `fit`.
         perturb: changes the batches; a frozen dataclass such as `Shift` or `Adversarial`.
+        objective: takes the place of the cross-entropy.
     """
 
     victim: str
@@ -90,10 +131,14 @@ class Recipe:
     weight_decay: float = 0.0
     patience: int | None = None
     perturb: Perturbation | None = None
+    objective: Robustly | None = None
 
     def settings(self) -> dict:
         """The recipe as JSON can hold it."""
-        return asdict(self) | {"perturb": None if self.perturb is None else repr(self.perturb)}
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        settings["perturb"] = None if self.perturb is None else repr(self.perturb)
+        objective = settings.pop("objective")
+        return settings if objective is None else settings | {"objective": repr(objective)}
 
 
 REFERENCE = {
@@ -143,6 +188,7 @@ def train(
         y_val=data.y_val,
         patience=recipe.patience,
         perturb=partial(recipe.perturb, generator=generator) if recipe.perturb else None,
+        objective=partial(recipe.objective, generator=generator) if recipe.objective else None,
         generator=generator,
         checkpoint=checkpoint,
         progress=progress,

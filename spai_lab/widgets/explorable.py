@@ -79,7 +79,7 @@ class Explorable(VBox):
         self._status, self._picture = HTML(), HTML()
         self._picture.add_class("spai-picture")
         for control in self.controls.values():
-            control.style.description_width = "68px"
+            control.style.description_width = "92px"
             control.layout.width = SLIDER_WIDTH if isinstance(control, SLIDERS) else CONTROL_WIDTH
         board = Box([*self.controls.values(), *beside], layout=Layout(flex_flow="row wrap", grid_gap="2px 15px"))
         super().__init__([HTML(STYLE), board, self._status, self._picture], layout=Layout(padding="4px"))

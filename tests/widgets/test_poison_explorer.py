@@ -115,7 +115,9 @@ def test_the_arrow_is_the_slope_where_no_point_lies_on_the_margin(monkeypatch):
     place, h = (0.2, 0.75), 1e-4
     found = effect(scene.__wrapped__(1, 1.0), *place)
     ends = [
-        hinge(svc(1, np.add(place, sign * step), cost=1.0)) for step in ((h, 0), (0, h)) for sign in map(np.array, (1, -1))
+        hinge(svc(1, np.add(place, sign * step), cost=1.0))
+        for step in ((h, 0), (0, h))
+        for sign in map(np.array, (1, -1))
     ]
     assert (np.abs(svc(1, place, cost=1.0).dual_coef_) > 1 - 1e-6).all()
     slope = np.subtract(ends[::2], ends[1::2]) / (2 * h)
