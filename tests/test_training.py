@@ -9,7 +9,7 @@ from torch import nn
 
 from spai_lab.checks import SuspiciousResult
 from spai_lab.models import build
-from spai_lab.training import Adversarial, Diverged, Shift, accuracy, fit
+from spai_lab.training import Adversarial, Diverged, Robustly, Shift, accuracy, fit
 from spai_lab.training.loop import schedule
 
 
@@ -253,6 +253,34 @@ def test_perturb_gets_and_changes_each_batch(data):
     assert outputs.std(0).max() < trained(data, epochs=1, learning_rate=0.1)[0](data[0]).std(0).max()
 
 
+def test_objective_takes_the_place_of_the_cross_entropy(data):
+    seen = []
+
+    def objective(model, x, y, t):
+        seen.append(t)
+        return nn.functional.cross_entropy(model(x), 1 - y)
+
+    model, history = trained(data, epochs=12, learning_rate=0.05, objective=objective)
+    assert seen == pytest.approx([step / 60 for step in range(60)]), "the share of the steps that are done"
+    assert accuracy(model, data[0], 1 - data[1]) > 0.9
+    assert history.losses[-1] < history.losses[0]
+
+
+def test_the_cross_entropy_as_objective_changes_nothing(data):
+    plain, _ = trained(data)
+    assert same(plain, trained(data, objective=lambda model, x, y, t: nn.functional.cross_entropy(model(x), y))[0])
+
+
+def test_a_ramp_grows_eps_and_leaves_the_other_settings():
+    def loss(model, x, y, *, generator, eps, beta):
+        return torch.tensor([eps, beta])
+
+    robustly = Robustly(loss, eps=0.4, beta=2.0, ramp=0.5)
+    at = [robustly(None, None, None, t, generator=None).tolist() for t in (0.0, 0.25, 0.5, 0.9)]
+    assert at == [pytest.approx(pair) for pair in ([0, 2], [0.2, 2], [0.4, 2], [0.4, 2])]
+    assert repr(robustly) == "loss(beta=2.0, eps=0.4, ramp=0.5)", "the cache knows it by that"
+
+
 def test_weight_decay_shrinks_weights(data):
     size = [sum(p.norm() for p in trained(data, weight_decay=decay)[0].parameters()) for decay in (0.0, 10.0)]
     assert size[1] < size[0]
@@ -298,6 +326,10 @@ def test_diverged_run_says_what_to_do(data, batch_size):
         ({"patience": 0}, ["patience", "0"]),
         ({"patience": 1, "x_val": None, "y_val": None}, ["patience", "x_val"]),
         ({"perturb": 0.1}, ["perturb", "0.1"]),
+        ({"objective": 0.1}, ["objective", "0.1"]),
+        ({"objective": lambda model, x, y, t: None}, ["objective", "None"]),
+        ({"objective": lambda model, x, y, t: torch.ones(())}, ["objective", "weights"]),
+        ({"objective": lambda model, x, y, t: model(x).sum(1)}, ["objective", "scalar"]),
         ({"perturb": lambda model, x, y: None}, ["perturb", "None"]),
         ({"perturb": lambda model, x, y: x[:1]}, ["perturb", "(1, 2, 1, 1)"]),
         ({"generator": 0}, ["generator", "0"]),

@@ -302,6 +302,7 @@ def test_two_processes_at_once(cache):
         ({"lr": 0.1}, ["setting", "'lr'", "'learning_rate'"]),
         ({"victim": "lenet"}, ["setting", "'victim'"]),
         ({"perturb": lambda model, x, y, generator: x}, ["perturb", "dataclass"]),
+        ({"objective": lambda model, x, y, t: x}, ["objective", "Robustly"]),
         ({"progress": 1}, ["progress", "1"]),
     ],
 )
