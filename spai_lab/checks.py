@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import torch
@@ -23,6 +24,14 @@ def warn_suspicious(what: str, chapter: str) -> None:
         chapter: the chapter that explains it, such as "07 (gradient masking)".
     """
     warnings.warn(f"{what} Chapter {chapter} explains it.", SuspiciousResult, stacklevel=3)
+
+
+@contextmanager
+def unsuspecting() -> Iterator[None]:
+    """Without `SuspiciousResult`: an input that is learned well may lose its gradient, no reason to suspect a run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SuspiciousResult)
+        yield
 
 
 def describe(value: object) -> str:

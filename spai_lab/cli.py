@@ -84,7 +84,16 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    from spai_lab.survey import backdoors, evasion_attacks, gradient_attacks, poisoning, query_curves
+    from spai_lab.survey import (
+        backdoors,
+        defenses,
+        detection,
+        evasion_attacks,
+        gradient_attacks,
+        poisoning,
+        query_curves,
+        robust_models,
+    )
     from spai_lab.survey.ledger import comparison_table
 
     if options.name == "query_curves":
@@ -99,6 +108,30 @@ def _measure(options: argparse.Namespace) -> int:
             print(f"Attack success behind each defense, {data}:")
             print(backdoors.cleaning_matrix(measured, "success_after").round(3).to_string())
         print(comparison_table(backdoors.backdoors_compared(measured)))
+        return 0
+
+    if options.name == "defenses":
+        for data in ("digits", "mnist"):
+            settings = {"full": options.full, "fresh": options.fresh, "workers": options.workers}
+            measured = defenses.measure_defenses(data, **settings)
+            for norm in sorted({row["norm"] for row in measured["rows"] if row["kind"] == "judged"}):
+                table = defenses.defense_matrix(measured, norm).round(2).to_string()
+                print(f"\nImages that stand, {data}, {norm}:\n{table}")
+            print(defenses.strongest(measured))
+        print(comparison_table(defenses.defenses_compared(measured)))
+        return 0
+
+    if options.name == "detection":
+        for data in ("digits", "mnist"):
+            measured = detection.measure_detection(data, fresh=options.fresh)
+            print(f"\nDetectors on {data}:\n{detection.detection_table(measured).round(2).to_string()}")
+        print(comparison_table(detection.detection_compared(measured)))
+        return 0
+
+    if options.name == "robust_models":
+        measured = robust_models.measure_robust_models(fresh=options.fresh)
+        print(robust_models.robust_table(measured))
+        print(comparison_table(robust_models.robust_compared(measured)))
         return 0
 
     run, table, compared = {
@@ -154,10 +187,20 @@ def _parser() -> argparse.ArgumentParser:
         "name",
         nargs="?",
         default="gradient_attacks",
-        choices=["gradient_attacks", "evasion_attacks", "query_curves", "poisoning", "backdoors"],
+        choices=[
+            "gradient_attacks",
+            "evasion_attacks",
+            "query_curves",
+            "poisoning",
+            "backdoors",
+            "defenses",
+            "robust_models",
+        ],
         help="what to measure",
     )
     sub.add_argument("--fresh", action="store_true", help="measure every row again")
+    sub.add_argument("--full", action="store_true", help="defenses: every attack that applies, in every norm; hours")
+    sub.add_argument("--workers", type=int, default=1, help="defenses: how many rows to measure at a time; default 1")
     sub = command("coverage", _coverage, "write the README's table of methods anew")
     sub.add_argument("--readme", type=Path, default=Path("README.md"), help="the file with the table")
     return parser

@@ -11,6 +11,9 @@ from spai_lab.exercises import (
     chapter_04,
     chapter_05,
     chapter_06,
+    chapter_07,
+    chapter_08,
+    chapter_09,
     chapter_10,
 )
 from spai_lab.exercises.exercise import Exercise, Feedback, judge
@@ -19,7 +22,10 @@ from spai_lab.widgets.source import source_box, split_source
 
 __all__ = ["EXERCISES", "check", "hint", "solution", "stub", "task"]
 
-CHAPTERS = (chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06, chapter_10)
+CHAPTERS = (
+    *(chapter_01, chapter_02, chapter_03, chapter_04, chapter_05),
+    *(chapter_06, chapter_07, chapter_08, chapter_09, chapter_10),
+)
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES}
 
 

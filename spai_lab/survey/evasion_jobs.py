@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
@@ -36,7 +35,7 @@ from spai_lab.attacks.evasion import (
     zoo,
 )
 from spai_lab.attacks.evasion.patch import paste, random_placement
-from spai_lab.checks import SuspiciousResult
+from spai_lab.checks import unsuspecting
 from spai_lab.data import Dataset, load
 from spai_lab.models import lenet
 from spai_lab.query import Query
@@ -191,8 +190,7 @@ def from_a_substitute(model: nn.Module, x: Tensor, y: Tensor, generator: torch.G
 
 def plainly(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
     """PGD as if there were no defense; its warning that there is one is expected here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SuspiciousResult)
+    with unsuspecting():
         return pgd(model, x, y, eps=EPS, generator=generator), None
 
 

@@ -4,9 +4,11 @@ A run can be interrupted: every row is on disk when it is measured, and the next
 """
 
 import json
+import multiprocessing
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -44,6 +46,7 @@ def measure(
     data: str = "mnist",
     seed: int = 0,
     fresh: bool = False,
+    workers: int = 1,
     file: Path | None = None,
 ) -> dict:
     """Measure each job, and keep it on disk.
@@ -55,6 +58,7 @@ def measure(
         data: the name of the data set that the jobs measure on.
         seed: of everything random in the attacks.
         fresh: measure every job again, and forget an earlier run.
+        workers: how many jobs to measure at a time; above 1 each runs in a process of its own, on one thread.
         file: where to keep it; None takes `results_file(name)`.
     Returns:
         the measurement: `data`, `seed`, `versions`, `machine`, and `rows`: each job's key, what it measured, and its
@@ -67,18 +71,49 @@ def measure(
     versions = {"torch": torch.__version__.split("+")[0]}
     head = {"name": name, "data": data, "seed": seed, "versions": versions, "weights": weights}
     rows = [] if fresh else earlier_rows(file, head)
-    rows = [row for row in rows if any(row.items() >= job.key.items() for job in jobs)]
-    for job in tqdm(jobs, desc=name, unit="row"):
-        if any(row.items() >= job.key.items() for row in rows):
-            continue
-        start = time.perf_counter()
-        measured = job.run(seed)
-        rows.append({**job.key, **measured, "seconds": round(time.perf_counter() - start, 1)})
-        machine = {"system": platform.system(), "processor": platform.machine(), "threads": torch.get_num_threads()}
-        today = datetime.now(UTC).date().isoformat()
-        content = {**head, "machine": machine, "measured": today, "rows": rows}
-        write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
+    rows = [row for row in rows if any(is_row_of(job, row) for job in jobs)]
+    missing = [job for job in jobs if not any(is_row_of(job, row) for row in rows)]
+    threads = torch.get_num_threads() if workers == 1 else 1
+    machine = {"system": platform.system(), "processor": platform.machine(), "threads": threads}
+    with tqdm(total=len(jobs), initial=len(rows), desc=name, unit="row") as bar:
+        for row in outcomes(missing, seed, workers):
+            rows.append(row)
+            today = datetime.now(UTC).date().isoformat()
+            content = {**head, "machine": machine, "measured": today, "rows": in_order(rows, jobs)}
+            write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
+            bar.update()
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def is_row_of(job: Job, row: dict) -> bool:
+    """Whether a row is what the job measured."""
+    return row.items() >= job.key.items()
+
+
+def in_order(rows: Sequence[dict], jobs: Sequence[Job]) -> list[dict]:
+    """The rows in the order of their jobs, whichever was measured first."""
+    return [row for job in jobs for row in rows if is_row_of(job, row)]
+
+
+def outcomes(jobs: Sequence[Job], seed: int, workers: int) -> Iterator[dict]:
+    """The row of each job as soon as it is measured: one after the other, or several at a time in other processes."""
+    if workers == 1:
+        yield from (outcome(job, seed) for job in jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+        try:
+            for future in as_completed([pool.submit(outcome, job, seed) for job in jobs]):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def outcome(job: Job, seed: int) -> dict:
+    """Its key, what it measured, and the seconds that took."""
+    start = time.perf_counter()
+    measured = job.run(seed)
+    return {**job.key, **measured, "seconds": round(time.perf_counter() - start, 1)}
 
 
 def earlier_rows(file: Path, head: dict) -> list[dict]:

@@ -33,6 +33,7 @@ SHAPES = {
     "poisoning_attack": "(dataset, ...) -> Poisoned",
     "model_attack": "returns a backdoored model and its trigger, or the update that makes the server's model one",
     "model": "returns a model that carries the defense inside",
+    "loss": "(model, x, y, ...) -> loss, which robust training puts in place of the cross-entropy",
     "certificate": "bounds what any attack can do",
     "data_defense": "(model, x, y) -> keep, a mask (N,)",
     "detector": "(model, x, y) -> score (N,); higher is more suspicious",

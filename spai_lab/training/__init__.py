@@ -7,13 +7,14 @@ False
 
 from spai_lab.training.cache import trained
 from spai_lab.training.loop import Diverged, History, accuracy, fit
-from spai_lab.training.recipes import Adversarial, Recipe, Robustly, Shift, train
+from spai_lab.training.recipes import Adversarial, Pretrained, Recipe, Robustly, Shift, train
 from spai_lab.training.weights import manifest, prediction_interval, rebuild, reference
 
 __all__ = [
     "Adversarial",
     "Diverged",
     "History",
+    "Pretrained",
     "Recipe",
     "Robustly",
     "Shift",

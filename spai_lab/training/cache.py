@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from spai_lab.checks import check_choice, check_count, check_flag, describe
 from spai_lab.data import Dataset, load
 from spai_lab.files import cache_folder, write_atomically
-from spai_lab.models import VICTIMS, build
+from spai_lab.models import VICTIMS
 from spai_lab.training.digests import digest_settings, digest_tensors
 from spai_lab.training.loop import History
-from spai_lab.training.recipes import REFERENCE, Recipe, Robustly, fingerprint, train
+from spai_lab.training.recipes import REFERENCE, Recipe, Robustly, built, fingerprint, train
 
 TRAINING_VERSION = 1  # raise it when the same settings begin to give another model
 
@@ -74,7 +74,7 @@ def cached(recipe: Recipe, data: Dataset, *, seed: int, progress: bool = True) -
     """
     key = model_key(recipe, data, seed)
     path = cache_folder() / "models" / f"{recipe.victim}-{data.name}-{key[:16]}.safetensors"
-    model = build(recipe.victim, data.shape, data.num_classes)
+    model = built(recipe.victim, data.shape, data.num_classes)
     if path.exists():
         try:
             metadata = fill(model, path)
@@ -92,7 +92,7 @@ def cached(recipe: Recipe, data: Dataset, *, seed: int, progress: bool = True) -
 
 def model_key(recipe: Recipe, data: Dataset, seed: int) -> str:
     """SHA-256 of everything that determines a trained model."""
-    weights = build(recipe.victim, data.shape, data.num_classes).state_dict()
+    weights = built(recipe.victim, data.shape, data.num_classes).state_dict()
     return digest_settings(
         {
             "version": TRAINING_VERSION,
@@ -112,8 +112,14 @@ def history_of(metadata: dict[str, str]) -> History:
 
 
 def packed(model: nn.Module, metadata: dict[str, str]) -> bytes:
-    """A model's weights as safetensors, with their own SHA-256 in the metadata; equal weights give equal bytes."""
+    """A model's weights as safetensors, with their own SHA-256 in the metadata; equal weights give equal bytes.
+
+    Where half precision holds every weight exactly, they are kept in it.
+    """
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    halves = {name: tensor.half() for name, tensor in weights.items()}
+    if all(torch.equal(halves[name].to(tensor), tensor) for name, tensor in weights.items()):
+        weights = halves
     content = save(weights, {**metadata, "sha256": digest_weights(weights)})
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()  # the library's order is random

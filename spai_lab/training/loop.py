@@ -136,7 +136,7 @@ def fit(
             for step, batch in enumerate(shuffled(x, batch_size, generator), start=run.epoch * steps + 1):
                 optimizer.param_groups[0]["lr"] = learning_rate * schedule(step / (epochs * steps + 1))
                 x_batch = perturbed(model, x[batch], y[batch], perturb)
-                loss = loss_of(model, x_batch, y[batch], objective, t=(step - 1) / (epochs * steps))
+                loss = loss_of(model, x_batch, y[batch], objective, (step - 1) / (epochs * steps), learning_rate)
                 losses.append(finite(loss, learning_rate) * len(batch))
                 optimizer.zero_grad()
                 loss.backward()
@@ -203,11 +203,18 @@ def perturbed(model: nn.Module, x: Tensor, y: Tensor, perturb: Perturb | None) -
     return changed.detach()
 
 
-def loss_of(model: nn.Module, x: Tensor, y: Tensor, objective: Objective | None, t: float) -> Tensor:
+def loss_of(
+    model: nn.Module, x: Tensor, y: Tensor, objective: Objective | None, t: float, learning_rate: float
+) -> Tensor:
     """The loss of a batch; an objective that does not return one is named."""
     if objective is None:
         return F.cross_entropy(model(x), y)
-    loss = objective(model, x, y, t)
+    try:
+        loss = objective(model, x, y, t)
+    except ValueError as error:
+        if all(parameter.isfinite().all() for parameter in model.parameters()):
+            raise
+        raise diverged("The weights became infinite or NaN", learning_rate) from error
     if not isinstance(loss, Tensor) or loss.shape != () or not loss.requires_grad:
         raise ValueError(f"objective returns {describe(loss)}; accepted: a scalar tensor that depends on the weights")
     return loss

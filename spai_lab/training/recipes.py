@@ -1,8 +1,7 @@
 """How each victim is trained: settings, augmentation, adversarial training. All were chosen on validation data."""
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -11,9 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from spai_lab.attacks.evasion.gradient import pgd
-from spai_lab.checks import SuspiciousResult, check_callable, check_count, check_number
+from spai_lab.checks import check_callable, check_count, check_number, unsuspecting
 from spai_lab.data import Dataset
-from spai_lab.models import build
+from spai_lab.defenses.evasion.adversarial import adversarial_training
+from spai_lab.defenses.evasion.distillation import defensive_distillation, softened
+from spai_lab.defenses.evasion.ibp import ibp, strided_for_ibp
+from spai_lab.defenses.evasion.regularization import trades
+from spai_lab.defenses.evasion.thermometer import thermometer_lenet
+from spai_lab.models import Shape, build
 from spai_lab.training.digests import digest_tensors
 from spai_lab.training.loop import History, fit
 
@@ -68,10 +72,34 @@ class Adversarial:
     step_size: float
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
-        with warnings.catch_warnings():
-            # Once an input is learned well, its gradient may vanish: no reason to suspect the training.
-            warnings.simplefilter("ignore", SuspiciousResult)
+        with unsuspecting():
             return pgd(model, x, y, eps=self.eps, steps=self.steps, step_size=self.step_size, generator=generator)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A reference model as a setting of a training loss: a teacher, a static model."""
+
+    name: str
+
+    def on(self, data: Dataset) -> nn.Module:
+        """The model with its committed weights."""
+        from spai_lab.training.weights import reference
+
+        return reference(self.name, data)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that is trained first, as a setting of another training: a teacher."""
+
+    recipe: "Recipe"
+
+    def on(self, data: Dataset) -> nn.Module:
+        """The model trained on the data from seed 0, or taken from the user's cache."""
+        from spai_lab.training.cache import cached
+
+        return cached(self.recipe, data, seed=0, progress=False)[0]
 
 
 @dataclass(frozen=True, init=False)
@@ -81,7 +109,7 @@ class Robustly:
     Args:
         loss: `(model, x, y, *, generator, ...) -> loss`, such as `spai_lab.defenses.evasion.trades`.
         ramp: share of the training, from 0 to below 1, during which `eps` grows from 0 to its value.
-        **settings: the other arguments of `loss`: numbers, strings.
+        **settings: the other arguments of `loss`: numbers, strings, `Pretrained`, `Trained`, or a tuple of those.
 
     >>> Robustly(len, eps=0.3, ramp=0.5).settings_at(0.25)
     {'eps': 0.15}
@@ -101,6 +129,17 @@ class Robustly:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, t: float, *, generator: torch.Generator) -> Tensor:
         return self.loss(model, x, y, **self.settings_at(t), generator=generator)
+
+    def on(self, data: Dataset) -> "Robustly":
+        """The same, with each `Pretrained` and `Trained` as the model that it stands for."""
+
+        def resolved(value: object) -> object:
+            if isinstance(value, tuple):
+                return tuple(resolved(part) for part in value)
+            return value.on(data) if isinstance(value, Pretrained | Trained) else value
+
+        settings = {name: resolved(value) for name, value in self.settings.items()}
+        return Robustly(self.loss, ramp=self.ramp, **settings)
 
     def settings_at(self, t: float) -> dict[str, object]:
         """The settings after a share `t` of the training."""
@@ -141,21 +180,56 @@ class Recipe:
         return settings if objective is None else settings | {"objective": repr(objective)}
 
 
+TEMPERATURE = 100.0  # of the distilled reference models, the highest that their paper tries
+
+
+def distilled(recipe: Recipe) -> Recipe:
+    """The recipe of a student whose teacher is trained by `recipe`; both at `TEMPERATURE`."""
+    teacher = Trained(replace(recipe, objective=Robustly(softened, temperature=TEMPERATURE)))
+    return replace(recipe, objective=Robustly(defensive_distillation, teacher=teacher, temperature=TEMPERATURE))
+
+
+LENET = {
+    "digits": Recipe("lenet", epochs=20, batch_size=32, learning_rate=3e-3, perturb=Shift(1)),
+    "mnist": Recipe("lenet", epochs=8, learning_rate=4e-3, perturb=Shift(1)),
+}
 REFERENCE = {
     ("softmax", "digits"): Recipe("softmax", epochs=30, batch_size=32, learning_rate=3e-3),
     ("mlp", "digits"): Recipe("mlp", epochs=20, batch_size=32, learning_rate=3e-3, perturb=Shift(1)),
-    ("lenet", "digits"): Recipe("lenet", epochs=20, batch_size=32, learning_rate=3e-3, perturb=Shift(1)),
+    ("lenet", "digits"): LENET["digits"],
     ("lenet-robust", "digits"): Recipe(
         "lenet", epochs=30, batch_size=32, learning_rate=3e-3, perturb=Adversarial(0.2, steps=3, step_size=0.1)
     ),
+    ("lenet-distilled", "digits"): distilled(LENET["digits"]),
+    ("thermometer", "digits"): replace(LENET["digits"], victim="thermometer"),
     ("softmax", "mnist"): Recipe("softmax", epochs=5, learning_rate=3e-3),
     ("mlp", "mnist"): Recipe("mlp", epochs=8, learning_rate=3e-3),
-    ("lenet", "mnist"): Recipe("lenet", epochs=8, learning_rate=4e-3, perturb=Shift(1)),
+    ("lenet", "mnist"): LENET["mnist"],
     ("lenet-robust", "mnist"): Recipe(
         "lenet", epochs=6, learning_rate=4e-3, perturb=Adversarial(0.2, steps=3, step_size=0.1)
     ),
+    ("lenet-distilled", "mnist"): distilled(LENET["mnist"]),
+    ("thermometer", "mnist"): replace(LENET["mnist"], victim="thermometer"),
+    ("strided-trades", "mnist"): Recipe(
+        "strided", learning_rate=3e-3, objective=Robustly(trades, eps=0.32, beta=4.0, steps=7, ramp=0.4)
+    ),
+    ("strided-pgd", "mnist"): Recipe(
+        "strided", learning_rate=3e-3, objective=Robustly(adversarial_training, eps=0.32, steps=7, ramp=0.4)
+    ),
+    ("strided-ibp", "mnist"): Recipe(
+        "strided-for-ibp", epochs=60, learning_rate=3e-3, objective=Robustly(ibp, eps=0.35, eps_final=0.35, ramp=0.5)
+    ),
     ("mlp", "moons"): Recipe("mlp", epochs=50, batch_size=64, learning_rate=1e-2),
 }
+
+DEFENDED = {"thermometer": thermometer_lenet, "strided-for-ibp": strided_for_ibp}
+
+
+def built(victim: str, shape: Shape, classes: int, *, generator: torch.Generator | None = None) -> nn.Module:
+    """A victim by its name, untrained: one of `DEFENDED`, or one that `spai_lab.models.build` knows."""
+    if victim in DEFENDED:
+        return DEFENDED[victim](shape, classes, generator=generator)
+    return build(victim, shape, classes, generator=generator)
 
 
 def train(
@@ -175,7 +249,7 @@ def train(
     """
     check_count("seed", seed, low=0)
     generator = torch.Generator().manual_seed(seed)
-    model = build(recipe.victim, data.shape, data.num_classes, generator=generator)
+    model = built(recipe.victim, data.shape, data.num_classes, generator=generator)
     history = fit(
         model,
         data.x_train,
@@ -188,7 +262,7 @@ def train(
         y_val=data.y_val,
         patience=recipe.patience,
         perturb=partial(recipe.perturb, generator=generator) if recipe.perturb else None,
-        objective=partial(recipe.objective, generator=generator) if recipe.objective else None,
+        objective=partial(recipe.objective.on(data), generator=generator) if recipe.objective else None,
         generator=generator,
         checkpoint=checkpoint,
         progress=progress,

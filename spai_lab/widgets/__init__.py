@@ -4,16 +4,21 @@ from spai_lab.widgets.attack_gallery import attack_gallery
 from spai_lab.widgets.boundary_walks import boundary_walk, deepfool_walk
 from spai_lab.widgets.cleaning_explorer import cleaning_explorer
 from spai_lab.widgets.cw_tradeoff import cw_tradeoff
+from spai_lab.widgets.detection_explorer import detection_explorer
+from spai_lab.widgets.distillation_explorer import distillation_explorer
 from spai_lab.widgets.eps_units import eps_units
 from spai_lab.widgets.epsilon_explorer import epsilon_explorer
 from spai_lab.widgets.explorable import Explorable
+from spai_lab.widgets.interval_explorer import interval_explorer
 from spai_lab.widgets.loss_surface import loss_surface
 from spai_lab.widgets.moons_explorer import moons_explorer
 from spai_lab.widgets.patch_explorer import patch_explorer
 from spai_lab.widgets.poison_explorer import poison_explorer
 from spai_lab.widgets.predict import compare, predict
 from spai_lab.widgets.recompute import Recompute
+from spai_lab.widgets.robust_boundary import robust_boundary
 from spai_lab.widgets.saliency_explorer import saliency_explorer
+from spai_lab.widgets.smoothing_explorer import smoothing_explorer
 from spai_lab.widgets.source import show_source
 from spai_lab.widgets.trigger_painter import trigger_painter
 from spai_lab.widgets.universal_growth import universal_growth
@@ -27,15 +32,20 @@ __all__ = [
     "compare",
     "cw_tradeoff",
     "deepfool_walk",
+    "detection_explorer",
+    "distillation_explorer",
     "eps_units",
     "epsilon_explorer",
+    "interval_explorer",
     "loss_surface",
     "moons_explorer",
     "patch_explorer",
     "poison_explorer",
     "predict",
+    "robust_boundary",
     "saliency_explorer",
     "show_source",
+    "smoothing_explorer",
     "trigger_painter",
     "universal_growth",
 ]

@@ -7,7 +7,6 @@ from functools import cached_property, lru_cache
 import ipywidgets as widgets
 import numpy as np
 import torch
-from matplotlib import ticker
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,11 +23,12 @@ from spai_lab.defenses.poisoning.latent import Clusters, activation_clusters, sp
 from spai_lab.defenses.poisoning.neural_cleanse import CONSISTENCY, Reversed, anomaly_index, reverse_triggers
 from spai_lab.defenses.poisoning.strip import strip, strip_threshold
 from spai_lab.metrics import Rate, Roc, roc
-from spai_lab.style import COLORS, MARKERS, Backdrop, draw_image, panels, styled
+from spai_lab.style import COLORS, Backdrop, draw_image, panels, styled
 from spai_lab.training import Recipe, Shift
 from spai_lab.training.cache import cached
 from spai_lab.widgets.choices import offline_datasets, starting_dataset
 from spai_lab.widgets.explorable import Explorable
+from spai_lab.widgets.roc_panel import draw_roc, in_percent, look, mark_rates
 
 TARGET = 0
 FRACTION = 0.05
@@ -228,12 +228,6 @@ GROUPS = ("clean", "poisoned")
 SUSPECTED = {"facecolor": "black", "alpha": 0.1, "edgecolor": "none", "zorder": 1, "gid": "suspected"}
 THRESHOLD = {"color": "black", "linestyle": "--", "linewidth": 2.5, "zorder": 2, "gid": "threshold"}
 RULE = {"fontsize": 15, "weight": "bold", "gid": "rule"}
-PRESENT = {"color": "black", "linestyle": "", "marker": "o", "fillstyle": "none", "markersize": 20}
-
-
-def look(role: str) -> dict:
-    """How a point of a group is drawn."""
-    return {"color": COLORS[role], "marker": MARKERS[role], "markeredgecolor": "black", "linestyle": ""}
 
 
 def draw_histograms(ax: Axes, evidence: Evidence, power: float = 1.0) -> None:
@@ -502,18 +496,8 @@ def backdrop(evidence: Evidence) -> Backdrop:
         evidence.words.draw(axes, evidence)
         place = {"loc": "lower left", "bbox_to_anchor": (-0.03, evidence.words.legend), "ncols": 2, "borderpad": 0}
         axes["evidence"].legend(**place, fontsize=15, handletextpad=0.2)
-        ax, curve = axes["roc"], evidence.roc
-        ax.plot([0, 1], [0, 1], color=COLORS["baseline"], linestyle=":")
-        ax.annotate("guessing", (0.28, 0.24), color="black", va="top")
-        ax.plot(curve.false_positives, curve.true_positives, color=COLORS["defended"], linewidth=1.5, linestyle="--")
-        within = curve.false_positives <= evidence.alarms(evidence.loosest).value
-        ax.plot(curve.false_positives[within], curve.true_positives[within], color=COLORS["defended"], linewidth=3.5)
-        ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-        ax.set(xlabel=evidence.words.axes[0], ylabel=evidence.words.axes[1])
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(ticker.PercentFormatter(1, symbol=" %"))
-        for role, height in (("poisoned", 1.18), ("clean", 1.08)):
-            ax.plot([-0.03], [height], transform=ax.transAxes, clip_on=False, markersize=12, **look(role))
+        reach = evidence.alarms(evidence.loosest).value
+        draw_roc(axes["roc"], evidence.roc, evidence.words.axes, "poisoned", reach)
     return Backdrop.of(fig, axes)
 
 
@@ -532,32 +516,12 @@ def render(evidence: Evidence, threshold: float) -> Figure:
     """
     check_threshold(evidence, threshold)
     behind = backdrop(evidence)
-    caught, alarms = evidence.caught(threshold), evidence.alarms(threshold)
     with styled():
         fig = behind.picture()
         for mark in evidence.words.mark(behind.axes["evidence"], evidence, threshold):
             fig.add_artist(mark)
-        ax = behind.axes["roc"]
-        bars = {"color": "black", "linewidth": 2, "transform": ax.transData}
-        fig.add_artist(Line2D([alarms.value] * 2, caught.interval, gid="true interval", **bars))
-        fig.add_artist(Line2D(alarms.interval, [caught.value] * 2, gid="false interval", **bars))
-        point = Line2D([alarms.value], [caught.value], transform=ax.transData, gid="present", **PRESENT)
-        point.set_markeredgewidth(3)
-        fig.add_artist(point)
-        for gid, rate, height in (("true", caught, 1.18), ("false", alarms, 1.08)):
-            words = f"{gid} positives {in_percent(rate)}"
-            fig.text(0.02, height, words, transform=ax.transAxes, fontsize=16, weight="bold", va="center", gid=gid)
+        mark_rates(fig, behind.axes["roc"], evidence.caught(threshold), evidence.alarms(threshold))
     return fig
-
-
-def in_percent(rate: Rate) -> str:
-    """A rate and its interval, in whole percent.
-
-    >>> in_percent(Rate(34, 53))
-    '64 % (51 to 76)'
-    """
-    value, low, high = (f"{100 * share:.0f}" for share in (rate.value, *rate.interval))
-    return f"{value} % ({low} to {high})"
 
 
 def check_threshold(evidence: Evidence, threshold: float) -> None:

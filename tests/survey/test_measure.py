@@ -15,7 +15,7 @@ from spai_lab.survey.gradient_attacks import (
     measured_rate,
 )
 from spai_lab.survey.ledger import comparison_table, published
-from spai_lab.survey.measure import load_measurement, measure
+from spai_lab.survey.measure import in_order, load_measurement, measure
 from spai_lab.training import manifest
 
 FEW = (AccuracyLeft("softmax", "none", images=50), AccuracyLeft("softmax", "fgsm", eps=0.25, images=50))
@@ -64,6 +64,17 @@ def test_interrupted_run_goes_on_where_it_stopped(mnist, tmp_path, monkeypatch):
     assert len(seen) == 3
     measure("m", FEW, MODELS, file=file, seed=1)
     assert len(seen) == 5
+
+
+def test_two_at_a_time_measure_what_one_after_the_other_does(mnist, tmp_path):
+    runs = [measure("m", FEW, MODELS, file=tmp_path / f"{n}.json", workers=n)["rows"] for n in (1, 2)]
+    alone, together = ([{k: v for k, v in row.items() if k != "seconds"} for row in rows] for rows in runs)
+    assert alone == together
+
+
+def test_rows_are_kept_in_the_order_of_their_jobs():
+    rows = [FEW[1].key | {"seconds": 1}, FEW[0].key | {"seconds": 2}]
+    assert [row["seconds"] for row in in_order(rows, FEW)] == [2, 1]
 
 
 def test_fgsm_ruins_softmax_regression(mnist, tmp_path):

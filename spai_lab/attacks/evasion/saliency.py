@@ -81,7 +81,8 @@ def jsma(
         theta: what one step adds to a pixel, in pixel units, from -1 to 1, not 0.
         gamma: the share of an image's pixels that may change, above 0, at most 1; each channel's value counts as one.
         pixels: how many pixels change in a step, 1 or 2.
-        output: what F stands for, "probabilities" or "logits".
+        output: what F stands for: "probabilities"; "logits"; or "softmax", the probabilities as the number format
+            holds them, so that the attack goes blind where the softmax is saturated, as the paper's does.
         targeted: aim at `y`; False aims at the likeliest class other than `y`, and any class but `y` will do.
         generator: not used, since nothing is random; here so that every attack is called alike.
     Returns:
@@ -92,9 +93,10 @@ def jsma(
     Reference: Papernot et al. 2015, arXiv 1511.07528, algorithms 2 and 3, equations 8 to 10.
     Survey: evasion, white-box.
     Simplified: the derivatives are those of log F_t, which choose the same pixels wherever those of F_t are not rounded
-        to 0, and still work where the softmax is saturated: there this attack is stronger than one on F_t itself. The
-        paper counts steps, here the pixels that changed are counted, which is the same as long as |theta| = 1. Where no
-        pair is salient the paper leaves open what to do; here the image is given up. `targeted=False` is an addition.
+        to 0, and still work where the softmax is saturated: there this attack is stronger than one on F_t itself, which
+        `output="softmax"` gives. The paper counts steps, here the pixels that changed are counted, which is the same as
+        long as |theta| = 1. Where no pair is salient the paper leaves open what to do; here the image is given up.
+        `targeted=False` is an addition.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> _ = model[1].weight.data.copy_(torch.tensor([[2.0, 0, 0, 0], [0, 1, 4, 2]]))
@@ -110,7 +112,7 @@ def jsma(
     check_number("gamma", gamma, low=0, high=1, exclusive=True)
     if pixels not in (1, 2) or isinstance(pixels, bool):
         raise ValueError(f"pixels is {describe(pixels)}; accepted: 1 or 2")
-    check_choice("output", output, ("probabilities", "logits"))
+    check_choice("output", output, ("probabilities", "logits", "softmax"))
     x_k = x.detach().clone(memory_format=torch.contiguous_format)
     if len(x) == 0:
         return x_k
@@ -148,9 +150,12 @@ def target_and_others(model: nn.Module, x: Tensor, t: Tensor, output: str) -> Te
         of_target = z.gather(1, t[:, None])
         return torch.cat([of_target, z.sum(1, keepdim=True) - of_target], 1)
 
+    def probability(x: Tensor) -> Tensor:
+        return logits_of(model, x, t).softmax(1).gather(1, t[:, None])[:, 0]
+
     if output == "logits":
         return values_and_gradients(of_target_and_others, x)[1]
-    slope = value_and_gradient(log_probability, x)[1]
+    slope = value_and_gradient(probability if output == "softmax" else log_probability, x)[1]
     return torch.stack([slope, -slope], 1)
 
 

@@ -125,6 +125,28 @@ def test_without_a_target_any_other_class_will_do(small):
     assert torch.equal(jsma(model, x, y, targeted=True), x)  # at the target already
 
 
+def test_on_the_softmax_it_is_the_same_attack_until_the_softmax_saturates(small):
+    model, x, t = small
+    settings = {"gamma": 0.6, "targeted": True}
+    assert torch.equal(jsma(model, x, t, output="softmax", **settings), jsma(model, x, t, **settings))
+    sure = nn.Sequential(model, Scaled(1e6))  # the same answers, each with a probability of 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SuspiciousResult)
+        assert torch.equal(jsma(sure, x, t, output="softmax", **settings), x)
+    assert fooled(sure, jsma(sure, x, t, **settings), t, targeted=True).any()
+
+
+class Scaled(nn.Module):
+    """Logits times a number."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, z):
+        return self.factor * z
+
+
 def test_an_image_does_not_depend_on_its_batch(small):
     model, x, t = small
     for output in ("probabilities", "logits"):
@@ -178,7 +200,7 @@ WRONG = [
     ("gamma", 14.5, "gamma is 14.5", "at most 1"),
     ("pixels", 3, "pixels is 3", "1 or 2"),
     ("pixels", True, "pixels is True", "1 or 2"),
-    ("output", "scores", "output is 'scores'", "'probabilities', 'logits'"),
+    ("output", "scores", "output is 'scores'", "'probabilities', 'logits', 'softmax'"),
 ]
 
 

@@ -154,8 +154,8 @@ def test_conjugate_gradients_walk_as_scipy_does():
         return A @ v
 
     operator = LinearOperator((40, 40), matvec=lambda v: A.numpy() @ v)
-    s = conjugate_gradients(product, b, tolerance=1e-8)
-    expected, _ = cg(operator, b.numpy(), rtol=1e-8, atol=0, callback=theirs.append)
+    s = conjugate_gradients(product, b, tolerance=1e-4)  # well before rounding decides when it ends
+    expected, _ = cg(operator, b.numpy(), rtol=1e-4, atol=0, callback=theirs.append)
     np.testing.assert_allclose(s, expected, rtol=1e-6, atol=1e-9)
     assert len(ours) == len(theirs)
 

@@ -1,0 +1,258 @@
+"""The detection explorer: what a detector says of clean and of attacked images, and what a threshold on it stops."""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from spai_lab.checks import check_choice, check_number
+from spai_lab.metrics import Rate, Roc, roc
+from spai_lab.style import COLORS, Backdrop, panels, styled
+from spai_lab.survey.detection import ADVERSARIAL, fools, scores_of, threshold
+from spai_lab.survey.detection_jobs import DETECTORS, KNOWN_FPR
+from spai_lab.survey.measure import load_measurement
+from spai_lab.widgets.choices import DATASETS, starting_dataset
+from spai_lab.widgets.explorable import Explorable
+from spai_lab.widgets.roc_panel import draw_roc, in_percent, look, mark_rates
+
+STEPS = 60
+BINS = 31
+BEYOND = 0.99  # the largest hundredth of the scores shares the last bar, so that a few do not flatten all the others
+GROUPS = {"clean": "clean images", "adversarial": "attacked, and the model is fooled"}
+SCORES = {
+    "feature squeezing": "how much squeezing changes the answer, L1",
+    "MagNet": "distance from the reconstruction, in thresholds of 1 %",
+    "LID": "log-odds of being adversarial",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What one detector says of the images of one attack.
+
+    Args:
+        dataset, detector, attack: their names.
+        clean: scores of clean test images, float64 `(N,)`.
+        attacked: scores of attacked ones, float64 `(M,)`.
+        fools: which of those fool the model, bool `(M,)`; only they are adversarial.
+        usual: the threshold that rejects 5 % of clean validation images.
+    """
+
+    dataset: str
+    detector: str
+    attack: str
+    clean: Tensor
+    attacked: Tensor
+    fools: Tensor
+    usual: float
+
+    @property
+    def adversarial(self) -> Tensor:
+        """The scores of the images that fool the model."""
+        return self.attacked[self.fools]
+
+    @cached_property
+    def limits(self) -> tuple[float, float]:
+        """From where to where scores are drawn."""
+        scores = torch.cat([self.clean, self.adversarial])
+        return scores.min().item(), max(scores.quantile(BEYOND).item(), 1.05 * self.usual)
+
+    @cached_property
+    def grid(self) -> tuple[float, ...]:
+        """The thresholds that the slider offers, in rising order."""
+        return tuple(sorted({*np.linspace(*self.limits, STEPS).tolist(), self.usual}))
+
+    @cached_property
+    def roc(self) -> Roc:
+        """What all thresholds would catch."""
+        scores = torch.cat([self.adversarial, self.clean])
+        return roc(scores, torch.arange(len(scores)) < len(self.adversarial))
+
+    def caught(self, threshold: float) -> Rate:
+        """Of the images that fool the model, how many are rejected."""
+        return Rate(int((self.adversarial > threshold).sum()), len(self.adversarial))
+
+    def alarms(self, threshold: float) -> Rate:
+        """Of the clean images, how many are rejected."""
+        return Rate(int((self.clean > threshold).sum()), len(self.clean))
+
+    def through(self, threshold: float) -> Rate:
+        """Of all attacked images, how many fool the model and pass."""
+        return Rate(int((self.adversarial <= threshold).sum()), len(self.attacked))
+
+
+@lru_cache(maxsize=32)
+def evidence_of(dataset: str, detector: str, attack: str) -> Evidence:
+    """What was measured of a detector and an attack.
+
+    Args:
+        dataset: "digits" or "mnist".
+        detector: one of `DETECTORS`.
+        attack: one of `ADVERSARIAL` of which some images fool the model.
+    Returns:
+        the evidence; kept.
+    Raises:
+        ValueError: names the argument.
+    """
+    check_choice("dataset", dataset, DATASETS)
+    check_choice("detector", detector, tuple(DETECTORS))
+    check_choice("attack", attack, attacks(dataset, detector))
+    measured = load_measurement(f"detection_{dataset}")
+    return Evidence(
+        *(dataset, detector, attack),
+        clean=scores_of(measured, detector, "none"),
+        attacked=scores_of(measured, detector, attack),
+        fools=fools(measured, detector, attack),
+        usual=threshold(measured, detector, KNOWN_FPR),
+    )
+
+
+@lru_cache(maxsize=8)
+def attacks(dataset: str, detector: str) -> tuple[str, ...]:
+    """The attacks of which at least one image fools the model behind the detector."""
+    measured = load_measurement(f"detection_{dataset}")
+    return tuple(attack for attack in ADVERSARIAL if fools(measured, detector, attack).any())
+
+
+def draw_histograms(ax: Axes, evidence: Evidence) -> None:
+    """How often each score occurs among clean images and among those that fool the model."""
+    low, high = evidence.limits
+    edges = np.linspace(low, high, BINS)
+    middles = (edges[1:] + edges[:-1]) / 2
+    for (role, name), scores in zip(GROUPS.items(), (evidence.clean, evidence.adversarial), strict=True):
+        counts, _ = np.histogram(scores.numpy().clip(low, high), edges)
+        ax.stairs(counts, edges, fill=True, color=COLORS[role], alpha=0.3)
+        ax.stairs(counts, edges, color=COLORS[role], linewidth=2)
+        seen = counts > 0
+        ax.plot(middles[seen], counts[seen], markersize=9, label=f"{name} ({len(scores)})", **look(role))
+    ax.set(xlim=(low - 0.02 * (high - low), high + 0.02 * (high - low)), ylim=(0, 1.06 * ax.get_ylim()[1]))
+    ax.set(xlabel=SCORES[evidence.detector], ylabel="images")
+
+
+@lru_cache(maxsize=16)
+def backdrop(evidence: Evidence) -> Backdrop:
+    """What the threshold leaves as it is: histograms, curve, legend."""
+    fig, axes = panels(11.6, 5.85, evidence=(0.85, 0.8, 5.35, 3.95), roc=(7.3, 0.8, 3.95, 3.95))
+    with styled():
+        draw_histograms(axes["evidence"], evidence)
+        place = {"loc": "lower left", "bbox_to_anchor": (-0.03, 1.1), "ncols": 1, "borderpad": 0}
+        axes["evidence"].legend(**place, fontsize=15, handletextpad=0.2)
+        names = ("clean images rejected", "adversarial images rejected")
+        draw_roc(axes["roc"], evidence.roc, names, "adversarial", evidence.alarms(evidence.grid[0]).value)
+    return Backdrop.of(fig, axes)
+
+
+def render(evidence: Evidence, threshold: float) -> Figure:
+    """The scores with the threshold, beside the ROC curve with the point that it gives.
+
+    Args:
+        evidence: of a detector and an attack.
+        threshold: from the first to the last of its grid.
+    Returns:
+        the figure. Its parts have names (gid): "threshold", "suspected" and the words "rule" over the scores; on the
+        curve those of `mark_rates`.
+    Raises:
+        ValueError: names the argument.
+    """
+    check_threshold(evidence, threshold)
+    behind = backdrop(evidence)
+    ax = behind.axes["evidence"]
+    right = ax.get_xlim()[1]
+    with styled():
+        fig = behind.picture()
+        side = {"facecolor": "black", "alpha": 0.1, "edgecolor": "none", "zorder": 1, "gid": "suspected"}
+        fig.add_artist(
+            Rectangle((threshold, 0), max(right - threshold, 0), 1, transform=ax.get_xaxis_transform(), **side)
+        )
+        line = {"color": "black", "linestyle": "--", "linewidth": 2.5, "zorder": 2, "gid": "threshold"}
+        fig.add_artist(Line2D([threshold] * 2, [0, 1], transform=ax.get_xaxis_transform(), **line))
+        place = ax.transAxes.inverted().transform(ax.transData.transform((threshold, 0)))[0]
+        words = {"ha": "center", "fontsize": 15, "weight": "bold", "gid": "rule", "transform": ax.transAxes}
+        fig.text(min(max(place, 0.2), 0.8), 1.015, f"rejected above {threshold:.3g}", **words)
+        mark_rates(fig, behind.axes["roc"], evidence.caught(threshold), evidence.alarms(threshold))
+    return fig
+
+
+def check_threshold(evidence: Evidence, threshold: float) -> None:
+    """The threshold is one that the slider could offer."""
+    check_number("threshold", threshold, low=evidence.grid[0], high=evidence.grid[-1])
+
+
+def verdict(evidence: Evidence, threshold: float) -> str:
+    """In words: what this threshold rejects, and what evades both model and detector."""
+    check_threshold(evidence, threshold)
+    default = "It rejects 5 % of clean validation images: the default."
+    if threshold != evidence.usual:
+        default = f"The default, at 5 % of clean validation images, is {evidence.usual:.3g}."
+    return (
+        f"{evidence.detector} on {evidence.dataset} rejects scores above {threshold:.3g}. {default} Of the clean test "
+        f"images it rejects {evidence.alarms(threshold)}; of those that fool the model, {evidence.caught(threshold)}. "
+        f"What counts in the end: of all images that {named(evidence.attack)} attacked, {evidence.through(threshold)} "
+        "fool the model and pass."
+    )
+
+
+def named(attack: str) -> str:
+    """The attack as the subject of a sentence."""
+    return "the adaptive attack" if attack == "adaptive" else attack
+
+
+def describe(evidence: Evidence, threshold: float) -> str:
+    """The picture for somebody who cannot see it."""
+    check_threshold(evidence, threshold)
+    clean, adversarial = (scores.median().item() for scores in (evidence.clean, evidence.adversarial))
+    caught, alarms = in_percent(evidence.caught(threshold)), in_percent(evidence.alarms(threshold))
+    return (
+        f"Two histograms of the scores of {evidence.detector}: clean images, median {clean:.3g}, and images of "
+        f"{named(evidence.attack)} that fool the model, median {adversarial:.3g}. Threshold {threshold:.3g}. An ROC "
+        f"curve with an area of {evidence.roc.area:.2f}, with a point: {caught} true positives, {alarms} false ones."
+    )
+
+
+def thresholds(evidence: Evidence) -> list[tuple[str, float]]:
+    """The slider's options: the thresholds, each with its text."""
+    return [(f"{value:.3g}", value) for value in evidence.grid]
+
+
+def detection_explorer(dataset: str | None = None) -> Explorable:
+    """The explorable: choose a detector and an attack, move the threshold, and see what is caught and what evades.
+
+    Args:
+        dataset: "digits" or "mnist" to start with; None takes what `load()` finds. Both were measured.
+    Returns:
+        the widget.
+    Raises:
+        ValueError: names the argument.
+    """
+    start = starting_dataset(dataset)
+    first = evidence_of(start, "feature squeezing", attacks(start, "feature squeezing")[0])
+    controls = {
+        "dataset": widgets.Dropdown(description="data set", options=DATASETS, value=start),
+        "detector": widgets.Dropdown(description="detector", options=tuple(DETECTORS)),
+        "attack": widgets.Dropdown(description="attack", options=attacks(start, first.detector)),
+        "threshold": widgets.SelectionSlider(description="threshold", options=thresholds(first), value=first.usual),
+    }
+
+    def adapt(name: str) -> None:
+        if name in ("dataset", "detector"):
+            kept = controls["attack"].value
+            controls["attack"].options = offered = attacks(controls["dataset"].value, controls["detector"].value)
+            controls["attack"].value = kept if kept in offered else offered[0]
+        if name != "threshold":
+            evidence = evidence_of(*(controls[part].value for part in ("dataset", "detector", "attack")))
+            controls["threshold"].options = thresholds(evidence)
+            controls["threshold"].value = evidence.usual
+
+    def of_evidence(show):
+        return lambda dataset, detector, attack, threshold: show(evidence_of(dataset, detector, attack), threshold)
+
+    return Explorable(
+        of_evidence(render), controls, alt=of_evidence(describe), caption=of_evidence(verdict), adapt=adapt
+    )
