@@ -5,7 +5,20 @@ import time
 import numpy as np
 from ipywidgets import SelectionSlider, Widget
 
-from spai_lab.widgets import eps_units, epsilon_explorer, loss_surface, moons_explorer
+from spai_lab.widgets import (
+    cleaning_explorer,
+    detection_explorer,
+    distillation_explorer,
+    eps_units,
+    epsilon_explorer,
+    interval_explorer,
+    loss_surface,
+    moons_explorer,
+    poison_explorer,
+    robust_boundary,
+    smoothing_explorer,
+    trigger_painter,
+)
 from spai_lab.widgets.explorable import SLIDERS
 
 TARGET = 100  # milliseconds, at the 95th percentile
@@ -23,6 +36,14 @@ def main(quick: bool = False) -> None:
         "loss surface": loss_surface("digits"),
         "moons explorer": moons_explorer(),
         "eps units": eps_units("digits"),
+        "poison explorer": poison_explorer(),
+        "trigger painter": trigger_painter("digits"),
+        "distillation": distillation_explorer(),
+        "robust boundary": robust_boundary(),
+        "smoothing": smoothing_explorer("digits"),
+        "intervals": interval_explorer("digits"),
+        "detection": detection_explorer("digits"),
+        "cleaning": cleaning_explorer("digits"),
     }
     print(f"slider to picture, in milliseconds (target: {TARGET} at the 95th percentile)")
     print(f"{'explorable':18}{'slider':10}{'moves':>7}{'median':>9}{'95th percentile':>18}")

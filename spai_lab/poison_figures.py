@@ -145,3 +145,25 @@ def fraction_curves(
         ax.set_title(f"n = {span}, band: 95 % interval")
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
+
+
+def bound_curves(curves: Mapping[str, Mapping[float, float]], roles: Mapping[str, str]) -> Figure:
+    """What is proved of the training loss beside what is reached, against the share of poison.
+
+    Args:
+        curves: name of a curve to its losses, by poison fraction.
+        roles: name of a curve to one of `style.ROLES`.
+    Returns:
+        the figure.
+    """
+    fig, axes = figure(9.5, 4.2)
+    ax = axes[0, 0]
+    with styled():
+        for name, losses in curves.items():
+            look = {"color": COLORS[roles[name]], "marker": MARKERS[roles[name]]}
+            ax.plot(list(losses), list(losses.values()), label=name, **look)
+        ax.set(xlabel="poison, as a share of the clean training set", ylabel="training loss")
+        ax.set_ylim(bottom=0)
+        ax.xaxis.set_major_formatter(ticker.PercentFormatter(1))
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig

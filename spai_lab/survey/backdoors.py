@@ -2,20 +2,30 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+import torch
 
+from spai_lab.defenses.poisoning.neural_cleanse import anomaly_index
 from spai_lab.metrics import Rate
-from spai_lab.survey.backdoor_jobs import DEFENSES, MATRIX_BACKDOORS, PLANTS, jobs
+from spai_lab.survey.backdoor_jobs import jobs
+from spai_lab.survey.backdoor_victims import MATRIX_BACKDOORS, PLANTS, TARGET
+from spai_lab.survey.cleaning_jobs import DEFENSES
 from spai_lab.survey.ledger import Comparison, published
 from spai_lab.survey.measure import measure
 
 MODELS = ("lenet", "lenet-robust")
 
 
-def measure_backdoors(name: str, *, seed: int = 0, fresh: bool = False, file: Path | None = None) -> dict:
+def measure_backdoors(
+    name: str, *, seed: int = 0, fresh: bool = False, workers: int = 1, file: Path | None = None
+) -> dict:
     """Measure all of it on one data set, `name`; the other arguments are those of `measure`."""
-    return measure(f"backdoors_{name}", jobs(name), MODELS, data=name, seed=seed, fresh=fresh, file=file)
+    return measure(
+        f"backdoors_{name}", jobs(name), MODELS, data=name, seed=seed, fresh=fresh, workers=workers, file=file
+    )
 
 
 def rows_of_kind(measurement: dict, kind: str) -> list[dict]:
@@ -82,20 +92,62 @@ def backdoors_compared(measurement: dict) -> list[Comparison]:
     ]
 
 
-def f1(row: dict) -> Rate | None:
-    """The F1 of what a data defense drops: 2 TP of 2 TP + FP + FN.
+class Measured(NamedTuple):
+    """A value that is no plain share of images, with what it rests on."""
 
-    >>> f1({"true_positives": [8, 10], "false_positives": [2, 90]}).value
-    0.8
+    value: float
+    trials: int
+    interval: tuple[float, float]
+
+
+def f1(row: dict, resamples: int = 10_000) -> Measured:
+    """The F1 of what a data defense drops, 2 TP of 2 TP + FP + FN, with a 95 % bootstrap interval over the inputs.
+
+    >>> found = f1({"true_positives": [8, 10], "false_positives": [2, 90]})
+    >>> found.value, found.trials, found.interval[0] < 0.8 < found.interval[1]
+    (0.8, 100, True)
     """
-    if "true_positives" not in row:
-        return None
-    (hits, poisons), (alarms, _) = row["true_positives"], row["false_positives"]
-    return Rate(2 * hits, hits + alarms + poisons)
+    (hits, poisons), (alarms, innocent) = row["true_positives"], row["false_positives"]
+    inputs = poisons + innocent
+    shares = np.array([hits, alarms, poisons - hits, innocent - alarms]) / inputs
+    drawn = np.random.default_rng(0).multinomial(inputs, shares, size=resamples)
+    scores = 2 * drawn[:, 0] / np.maximum(2 * drawn[:, 0] + drawn[:, 1] + drawn[:, 2], 1)
+    low, high = np.quantile(scores, [0.025, 0.975])
+    return Measured(2 * hits / max(2 * hits + alarms + poisons - hits, 1), inputs, (float(low), float(high)))
 
 
-def besides(measurement: dict) -> Iterable[tuple[str, Rate | None, str, str]]:
-    """By the id of a published figure: our rate, our set-up, and what that differs in."""
+def bound_by_fraction(measurement: dict) -> dict[str, dict[float, float]]:
+    """Steinhardt's bound on the training loss, and the loss that an attack reaches, by poison fraction."""
+    rows = rows_of_kind(measurement, "bounded")
+    return {
+        "no attack gets beyond": {row["fraction"]: row["loss"] for row in rows},
+        "an attack reaches": {row["fraction"]: row["reached"] for row in rows},
+    }
+
+
+def trojan_by_images(measurement: dict) -> list[tuple[int, Rate, Rate]]:
+    """The images of each class that the Trojan attack made, its success, and the clean accuracy."""
+    rows = rows_of_kind(measurement, "trojaned")
+    return [(row["images"], Rate(*row["success_after"]), Rate(*row["accuracy_after"])) for row in rows]
+
+
+def federated_by_share(measurement: dict, what: str) -> dict[str, dict[float, Rate]]:
+    """Success or accuracy after one attacked round, by the attacker's share of the participants, scaled and not.
+
+    Args:
+        measurement: as `measure_backdoors` returns it.
+        what: "success" or "accuracy".
+    """
+    names = {True: "scaled to replace the model", False: "as large as the others"}
+    rows = sorted(rows_of_kind(measurement, "federated"), key=lambda row: -row["participants"])
+    return {
+        name: {1 / row["participants"]: Rate(*row[f"{what}_after"]) for row in rows if row["scaled"] == scaled}
+        for scaled, name in names.items()
+    }
+
+
+def besides(measurement: dict) -> Iterable[tuple[str, Rate | Measured | None, str, str]]:
+    """By the id of a published figure: what we measured, our set-up, and what that differs in."""
     cells = {(row["backdoor"], row["defense"]): row for row in rows_of_kind(measurement, "cleaned")}
     ours = "LeNet, 4,000 training images"
     smaller = "fewer training images, another network"
@@ -109,14 +161,23 @@ def besides(measurement: dict) -> Iterable[tuple[str, Rate | None, str, str]]:
     everywhere, clean = (cell("badnets, all to all", "strip", f"{what}_before") for what in ("success", "accuracy"))
     yield "badnets-all-to-all", missed(everywhere), f"{ours}, 10 % poison", smaller
     yield "badnets-clean", missed(clean), f"{ours}, 10 % poison", smaller
+    for row in rows_of_kind(measurement, "clustered"):
+        yield "clustering-f1", f1(row), f"{ours}, {100 * row['share']:.0f} % of the target's class", smaller
     ours = f"{ours}, 3 % poison"
     yield "cleanse-before", cell("badnets", "neural_cleanse", "success_before"), ours, smaller
     repaired = cell("badnets", "neural_cleanse", "success_after")
     yield "cleanse-after", repaired, ours, f"few images to repair with, {smaller}"
-    yield "strip-acceptance", missed(cell("badnets", "strip", "true_positives")), ours, f"another trigger, {smaller}"
-    found = f1(cells.get(("badnets", "activation_clustering"), {}))
-    yield "clustering-f1", found, ours, f"less poison, {smaller}"
+    if ("badnets", "neural_cleanse") in cells:
+        norms = torch.tensor(cells["badnets", "neural_cleanse"]["norms"])
+        index = anomaly_index(norms)[TARGET].item()
+        yield "cleanse-index", Measured(index, len(norms), (index, index)), f"{ours}; one model, ten classes", smaller
+    rejected = cell("badnets", "strip", "false_positives")
+    if rejected is not None:
+        accepted = missed(cell("badnets", "strip", "true_positives"))
+        yield "strip-acceptance", accepted, f"{ours}; rejects {100 * rejected.value:.1f} % of clean images", smaller
     for row in rows_of_kind(measurement, "bounded"):
-        attacked = rate_of(row, "errors_attacked")
-        yield "slab-error", attacked, "linear SVM, under the attack of the bound's game", "an error, no certificate"
-    yield "pruning-after", cell("badnets", "fine_pruning", "success_after"), ours, "digits, not faces"
+        if row["fraction"] == 0.3:
+            proved = Measured(row["loss"], row["images"], (row["loss"], row["loss"]))
+            yield "slab-error", proved, "the bound on the training hinge loss, which errors cannot exceed", ""
+    for name in ("pruning-after", "pruning-speech", "pruning-signs"):
+        yield name, cell("badnets", "fine_pruning", "success_after"), ours, "digits, not that data"

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from spai_lab.defenses.evasion.detection import threshold_at
 from spai_lab.metrics import Rate, Roc, roc
-from spai_lab.survey.detection_jobs import ATTACKS, DETECTORS, KNOWN_FPR, jobs
+from spai_lab.survey.detection_jobs import ADAPTIVE, DETECTORS, KNOWN_FPR, UNAWARE, jobs
 from spai_lab.survey.ledger import Comparison, published
 from spai_lab.survey.measure import measure, row_of
 
-ADVERSARIAL = tuple(attack for attack in ATTACKS if attack not in ("validation", "none"))
-STATIC = tuple(attack for attack in ADVERSARIAL if attack != "adaptive")
+STATIC = tuple(UNAWARE)
+ADVERSARIAL = (*STATIC, *ADAPTIVE)
 
 
 def measure_detection(name: str, *, seed: int = 0, fresh: bool = False, file: Path | None = None) -> dict:

@@ -70,17 +70,23 @@ def measure(
     weights = {model: manifest()["models"][f"{model}-{data}"]["sha256"] for model in sorted(models)}
     versions = {"torch": torch.__version__.split("+")[0]}
     head = {"name": name, "data": data, "seed": seed, "versions": versions, "weights": weights}
-    rows = [] if fresh else earlier_rows(file, head)
-    rows = [row for row in rows if any(is_row_of(job, row) for job in jobs)]
+    earlier = [] if fresh else earlier_rows(file, head)
+    rows = [row for row in earlier if any(is_row_of(job, row) for job in jobs)]
     missing = [job for job in jobs if not any(is_row_of(job, row) for row in rows)]
     threads = torch.get_num_threads() if workers == 1 else 1
     machine = {"system": platform.system(), "processor": platform.machine(), "threads": threads}
+
+    def keep() -> None:
+        today = datetime.now(UTC).date().isoformat()
+        content = {**head, "machine": machine, "measured": today, "rows": in_order(rows, jobs)}
+        write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
+
+    if len(rows) < len(earlier):
+        keep()
     with tqdm(total=len(jobs), initial=len(rows), desc=name, unit="row") as bar:
         for row in outcomes(missing, seed, workers):
             rows.append(row)
-            today = datetime.now(UTC).date().isoformat()
-            content = {**head, "machine": machine, "measured": today, "rows": in_order(rows, jobs)}
-            write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
+            keep()
             bar.update()
     return json.loads(file.read_text(encoding="utf-8"))
 

@@ -20,7 +20,7 @@ from spai_lab.attacks.poisoning.poisoned import Poisoned, one_target, stamp
 from spai_lab.checks import check_choice, check_number
 from spai_lab.data import Dataset, load
 from spai_lab.defenses.poisoning.latent import Clusters, activation_clusters, spectral_scores, spectral_signatures
-from spai_lab.defenses.poisoning.neural_cleanse import CONSISTENCY, Reversed, anomaly_index, reverse_triggers
+from spai_lab.defenses.poisoning.neural_cleanse import CONSISTENCY, ROUNDS, Reversed, anomaly_index, reverse_triggers
 from spai_lab.defenses.poisoning.strip import strip, strip_threshold
 from spai_lab.metrics import Rate, Roc, roc
 from spai_lab.style import COLORS, Backdrop, draw_image, panels, styled
@@ -37,7 +37,7 @@ EPOCHS = {"digits": 20, "mnist": 8}
 TRUSTED = 500  # clean validation images that the defender owns
 JUDGED = 100  # test images that STRIP looks at, with and without the trigger
 SILHOUETTE = 0.15  # what activation clustering demands by default
-REVERSAL = {"rounds": 12, "batch_size": 16}  # the defense takes 100 and 32; so nobody waits for long
+REVERSAL = {"rounds": 12, "batch_size": 16}  # fewer than the defense takes, so that nobody waits for long
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,7 +383,7 @@ def of_the_masks(evidence: Evidence, threshold: float) -> str:
     limit = smallest_normal(evidence.reversals.norms, threshold)
     if limit <= 0:
         return "No mask could be small enough for that, so much do the others differ in size."
-    short = f"The search took {REVERSAL['rounds']} rounds; the defense takes 100."
+    short = f"The search took {REVERSAL['rounds']} rounds; the defense takes {ROUNDS}."
     return f"That is a mask of less than {limit:.0f} pixels (dashed). {short}"
 
 

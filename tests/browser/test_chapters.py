@@ -28,6 +28,9 @@ EXPLORABLES = {
     BLACK_BOX: ("boundary_walk(",),
     "05_poisoning": ("poison_explorer(",),
     "06_backdoors": ("trigger_painter(",),
+    "07_gradient_masking": ("distillation_explorer(",),
+    "08_robust_training": ("robust_boundary(", "smoothing_explorer(", "interval_explorer("),
+    "09_detection": ("detection_explorer(",),
     "10_cleaning_up": ("cleaning_explorer(",),
 }
 CHAPTER_OF = {call: chapter for chapter, calls in EXPLORABLES.items() for call in calls}
@@ -145,6 +148,11 @@ def test_the_epsilon_slider_moves_the_picture_its_words_and_the_caption(notebook
         ("boundary_walk(", "step", 4, "after step {} of "),
         ("poison_explorer(", "horizontal", 6, "a poison at ({}, "),
         ("trigger_painter(", "column", 5, "column {}; the victim"),
+        ("distillation_explorer(", "temperature", 3, "of a student of temperature {}, "),
+        ("robust_boundary(", "eps", 2, "squares of radius {} around"),
+        ("smoothing_explorer(", "sigma", 2, "Gaussian noise of sigma {}, "),
+        ("interval_explorer(", "eps", 3, "its box of radius {}; "),
+        ("detection_explorer(", "threshold", 6, "Threshold {}. "),
         ("cleaning_explorer(", "threshold", 6, "removed above {}. "),
     ],
 )
@@ -168,6 +176,7 @@ def test_a_slider_moves_the_picture_its_words_and_the_caption(live, call, name, 
     [
         ("attack_gallery(", "model", ", which {} on digits reads as "),
         ("boundary_walk(", "attack", "The walk of {} starts at "),
+        ("detection_explorer(", "detector", "Two histograms of the scores of {}: "),
     ],
 )
 def test_a_choice_changes_the_picture_its_words_and_the_caption(live, call, name, words):

@@ -72,6 +72,13 @@ def test_two_at_a_time_measure_what_one_after_the_other_does(mnist, tmp_path):
     assert alone == together
 
 
+def test_a_row_that_no_job_asks_for_any_more_is_dropped(mnist, tmp_path):
+    file = tmp_path / "m.json"
+    measure("m", FEW, MODELS, file=file)
+    assert [row["attack"] for row in measure("m", FEW[:1], MODELS, file=file)["rows"]] == ["none"]
+    assert len(json.loads(file.read_text(encoding="utf-8"))["rows"]) == 1
+
+
 def test_rows_are_kept_in_the_order_of_their_jobs():
     rows = [FEW[1].key | {"seconds": 1}, FEW[0].key | {"seconds": 2}]
     assert [row["seconds"] for row in in_order(rows, FEW)] == [2, 1]

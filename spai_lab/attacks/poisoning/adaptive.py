@@ -17,7 +17,7 @@ def inconspicuous(
     *,
     target: int,
     fraction: float,
-    own: float = 0.7,
+    own: float = 0.9,
     eps: float = 4.7,
     norm: str = "l2",
     steps: int = 100,
@@ -54,8 +54,9 @@ def inconspicuous(
         are those of Gu et al. 2017, arXiv 1708.06733, and of Turner et al. 2019, arXiv 1912.02771.
     Survey: poisoning, backdoor.
     Simplified: Tan and Shokri train the victim's model themselves, with a discriminator of its features; here the
-        attacker has the data alone. The mixture is ours; of q = 0.5 and 0.7, activation clustering of principal
-        components found the first on validation seeds of the digits, at a fraction of 0.05.
+        attacker has the data alone. The mixture is ours: of q = 0.5, 0.7, 0.8, 0.9 and 0.95, activation clustering
+        dropped no poison at 0.9 and some at each other, on the digits, for the class 0 at a fraction of 0.05 and four
+        victims of seeds that no test uses; the price is about a tenth of the success.
 
     >>> from spai_lab.data import load
     >>> from spai_lab.training import reference

@@ -7,10 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from spai_lab.attacks.evasion.adaptive import bpda
-from spai_lab.checks import check_batch, check_callable, check_count, check_like, check_logits, describe
+from spai_lab.checks import (
+    check_batch,
+    check_callable,
+    check_count,
+    check_like,
+    check_logits,
+    check_number,
+    describe,
+)
 from spai_lab.defenses.evasion.transformation import reduce_depth
 
 Squeezer = Callable[[Tensor], Tensor]
+
+ONE_BIT = partial(reduce_depth, bits=1)
 
 
 def feature_squeezing(model: nn.Module, *, squeezers: Sequence[Squeezer] | None = None) -> "Squeezing":
@@ -37,7 +47,7 @@ def feature_squeezing(model: nn.Module, *, squeezers: Sequence[Squeezer] | None 
     tensor([0.0010, 0.9000])
     """
     check_callable("model", model)
-    squeezers = [partial(reduce_depth, bits=1), median_filter] if squeezers is None else squeezers
+    squeezers = [ONE_BIT, median_filter] if squeezers is None else squeezers
     if not isinstance(squeezers, list | tuple) or not squeezers:
         raise ValueError(f"squeezers is {describe(squeezers)}; accepted: a list of at least one squeezer")
     for squeezer in squeezers:
@@ -45,19 +55,22 @@ def feature_squeezing(model: nn.Module, *, squeezers: Sequence[Squeezer] | None 
     return Squeezing(model, squeezers)
 
 
-def feature_squeezing_view(detector: "Squeezing") -> "Squeezing":
+def feature_squeezing_view(detector: "Squeezing", *, backward: Sequence[Squeezer | None] | None = None) -> "Squeezing":
     r"""The detector as an attacker sees it who knows it: the same scores, differentiable through the squeezers.
 
-    Forward $g(x)$, exactly; backward the identity, since a squeezed input is close to the input.
+    Forward $g(x)$, exactly; backward a stand-in: for pixels of one bit the smooth step of `smooth_bit`, which pulls at
+    the pixels that can change their bit and leaves the others to what the model and the other squeezers want; for
+    other squeezers the identity, since a squeezed input is close to the input.
 
     Args:
         detector: what `feature_squeezing` returned.
+        backward: a differentiable stand-in for each squeezer, None for the identity; None takes those above.
     Returns:
         a detector with the same scores, for `evade` or `evading`.
     Raises:
-        ValueError: it is not such a detector.
+        ValueError: names the argument.
     Reference: He et al. 2017, arXiv 1706.04701, where the attacker of feature squeezing knows it; Athalye
-        et al. 2018, arXiv 1802.00420, section 4.1, for the stand-in.
+        et al. 2018, arXiv 1802.00420, section 4.1, for the stand-ins.
     Survey: defenses against evasion, detection.
     Simplified: the paper of 2017 climbs a loss of the squeezed image, and starts again until the score is low enough;
         here the score has a gradient of its own.
@@ -70,7 +83,33 @@ def feature_squeezing_view(detector: "Squeezing") -> "Squeezing":
     """
     if not isinstance(detector, Squeezing):
         raise ValueError(f"detector is {describe(detector)}; accepted: what feature_squeezing returned")
-    return Squeezing(detector.model, [bpda(squeezer) for squeezer in detector.squeezers])
+    count = len(detector.squeezers)
+    if backward is None:
+        backward = [smooth_bit if squeezer is ONE_BIT else None for squeezer in detector.squeezers]
+    if not isinstance(backward, list | tuple) or len(backward) != count:
+        raise ValueError(f"backward is {describe(backward)}; accepted: a list of {count}, one per squeezer")
+    return Squeezing(detector.model, [bpda(*pair) for pair in zip(detector.squeezers, backward, strict=True)])
+
+
+def smooth_bit(x: Tensor, *, slope: float = 10.0) -> Tensor:
+    r"""A smooth step in place of one bit a pixel: $1 / (1 + e^{-k (x - 1/2)})$.
+
+    Its derivative is large near one half and small at black and white: to push a pixel whose bit will not change
+    does nothing for the squeezed copy, and the identity does not know that.
+
+    Args:
+        x: images `(N, C, H, W)` in [0, 1].
+        slope: k, above 0.
+    Returns:
+        like `x`; differentiable.
+    Raises:
+        ValueError: names the argument.
+
+    >>> smooth_bit(torch.tensor([0.0, 0.5, 1.0])).round(decimals=2)
+    tensor([0.0100, 0.5000, 0.9900])
+    """
+    check_number("slope", slope, low=0, exclusive=True)
+    return torch.sigmoid(slope * (x - 0.5))
 
 
 class Squeezing(nn.Module):

@@ -27,6 +27,7 @@ from spai_lab.threat import fresh_generator, logits_of
 from spai_lab.training.loop import fit
 
 ROUND = 10  # steps of Adam between two looks at how often the triggers work
+ROUNDS = 50  # of the search, for each class
 CONSISTENCY = 1.4826  # makes the median absolute deviation of normal values their standard deviation
 
 
@@ -49,7 +50,7 @@ def neural_cleanse(
     x: Tensor,
     y: Tensor,
     *,
-    rounds: int = 50,
+    rounds: int = ROUNDS,
     threshold: float = 2.0,
     repair: Callable[..., nn.Module] | None = None,
     generator: torch.Generator | None = None,
@@ -100,7 +101,7 @@ def reverse_triggers(
     model: nn.Module,
     x: Tensor,
     *,
-    rounds: int = 50,
+    rounds: int = ROUNDS,
     batch_size: int = 16,
     learning_rate: float = 0.1,
     cost: float = 1e-3,

@@ -97,6 +97,6 @@ def test_clustering_drops_less_than_half_as_many_as_of_badnets(digits, target):
         opened = backdoor_rate(victim, digits.x_test, digits.y_test, poisoned.trigger, poisoned.wanted)
         assert opened.value > 0.6
         assert accuracy(victim, digits.x_test, digits.y_test) > 0.95
-        keep = activation_clustering(victim, poisoned.x, poisoned.y, whiten=False, generator=seeded())
+        keep = activation_clustering(victim, poisoned.x, poisoned.y, generator=seeded())
         dropped.append((~keep)[poisoned.is_poison].float().mean())
     assert dropped[0] < dropped[1] / 2
