@@ -99,11 +99,11 @@ def detection_compared(measurement: dict) -> list[Comparison]:
     joint = Rate(sum(rate.hits for rate in parts if rate), sum(rate.trials for rate in parts if rate))
     through = evading(measurement, "MagNet", "C&W", 0.001)
     held = Rate(through.trials - through.hits, through.trials)
-    adaptive = evading(measurement, "LID", "adaptive")
+    adaptive = evading(measurement, "LID, from PGD", "adaptive")
     left = Rate(adaptive.trials - adaptive.hits, adaptive.trials)
     besides = (
         ("squeezing-detected", joint, "LeNet, four attacks", "fewer attacks, another network"),
-        ("magnet-carlini-wagner", held, "LeNet", "another network, autoencoders trained for seconds"),
+        ("magnet-carlini-wagner", held, "LeNet", "another network, a shorter training"),
         ("lid-adaptive", left, "LeNet on MNIST, at 5 % false positives", "other data, another attack"),
     )
     return [

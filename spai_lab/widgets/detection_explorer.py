@@ -16,7 +16,7 @@ from spai_lab.checks import check_choice, check_number
 from spai_lab.metrics import Rate, Roc, roc
 from spai_lab.style import COLORS, Backdrop, panels, styled
 from spai_lab.survey.detection import ADVERSARIAL, fools, scores_of, threshold
-from spai_lab.survey.detection_jobs import DETECTORS, KNOWN_FPR
+from spai_lab.survey.detection_jobs import ADAPTIVE, DETECTORS, KNOWN_FPR
 from spai_lab.survey.measure import load_measurement
 from spai_lab.widgets.choices import DATASETS, starting_dataset
 from spai_lab.widgets.explorable import Explorable
@@ -26,11 +26,13 @@ STEPS = 60
 BINS = 31
 BEYOND = 0.99  # the largest hundredth of the scores shares the last bar, so that a few do not flatten all the others
 GROUPS = {"clean": "clean images", "adversarial": "attacked, and the model is fooled"}
+FAINT = 1e-6  # squeezing scores spread over many powers of ten: the first bar of their logarithmic axis starts here
 SCORES = {
     "feature squeezing": "how much squeezing changes the answer, L1",
     "MagNet": "distance from the reconstruction, in thresholds of 1 %",
-    "LID": "log-odds of being adversarial",
 }
+LOG_ODDS = "log-odds of being adversarial"
+ABOVE = 1.28  # of the words about evasion, above those of `mark_rates`
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +64,22 @@ class Evidence:
     def limits(self) -> tuple[float, float]:
         """From where to where scores are drawn."""
         scores = torch.cat([self.clean, self.adversarial])
-        return scores.min().item(), max(scores.quantile(BEYOND).item(), 1.05 * self.usual)
+        low, high = scores.min().item(), max(scores.quantile(BEYOND).item(), self.usual + 0.05 * abs(self.usual))
+        return (max(low, FAINT) if self.logarithmic else low), high
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether scores are drawn on a logarithmic axis."""
+        return self.detector == "feature squeezing"
+
+    def spaced(self, count: int) -> np.ndarray:
+        """Scores at even distances on their axis, from limit to limit."""
+        return (np.geomspace if self.logarithmic else np.linspace)(*self.limits, count)
 
     @cached_property
     def grid(self) -> tuple[float, ...]:
         """The thresholds that the slider offers, in rising order."""
-        return tuple(sorted({*np.linspace(*self.limits, STEPS).tolist(), self.usual}))
+        return tuple(sorted({*self.spaced(STEPS).tolist(), self.usual}))
 
     @cached_property
     def roc(self) -> Roc:
@@ -123,26 +135,28 @@ def attacks(dataset: str, detector: str) -> tuple[str, ...]:
 
 def draw_histograms(ax: Axes, evidence: Evidence) -> None:
     """How often each score occurs among clean images and among those that fool the model."""
-    low, high = evidence.limits
-    edges = np.linspace(low, high, BINS)
-    middles = (edges[1:] + edges[:-1]) / 2
+    edges = evidence.spaced(BINS)
+    middles = np.sqrt(edges[1:] * edges[:-1]) if evidence.logarithmic else (edges[1:] + edges[:-1]) / 2
+    if evidence.logarithmic:
+        ax.set_xscale("log")
     for (role, name), scores in zip(GROUPS.items(), (evidence.clean, evidence.adversarial), strict=True):
-        counts, _ = np.histogram(scores.numpy().clip(low, high), edges)
+        counts, _ = np.histogram(scores.numpy().clip(edges[0], edges[-1]), edges)
         ax.stairs(counts, edges, fill=True, color=COLORS[role], alpha=0.3)
         ax.stairs(counts, edges, color=COLORS[role], linewidth=2)
         seen = counts > 0
         ax.plot(middles[seen], counts[seen], markersize=9, label=f"{name} ({len(scores)})", **look(role))
-    ax.set(xlim=(low - 0.02 * (high - low), high + 0.02 * (high - low)), ylim=(0, 1.06 * ax.get_ylim()[1]))
-    ax.set(xlabel=SCORES[evidence.detector], ylabel="images")
+    ax.margins(x=0.02)
+    ax.set(ylim=(0, 1.06 * ax.get_ylim()[1]), ylabel="images")
+    ax.set_xlabel(SCORES.get(evidence.detector, LOG_ODDS))
 
 
 @lru_cache(maxsize=16)
 def backdrop(evidence: Evidence) -> Backdrop:
     """What the threshold leaves as it is: histograms, curve, legend."""
-    fig, axes = panels(11.6, 5.85, evidence=(0.85, 0.8, 5.35, 3.95), roc=(7.3, 0.8, 3.95, 3.95))
+    fig, axes = panels(11.6, 6.2, evidence=(0.85, 0.8, 5.35, 3.95), roc=(7.3, 0.8, 3.95, 3.95))
     with styled():
         draw_histograms(axes["evidence"], evidence)
-        place = {"loc": "lower left", "bbox_to_anchor": (-0.03, 1.1), "ncols": 1, "borderpad": 0}
+        place = {"loc": "lower left", "bbox_to_anchor": (-0.03, 1.12), "ncols": 1, "borderpad": 0}
         axes["evidence"].legend(**place, fontsize=15, handletextpad=0.2)
         names = ("clean images rejected", "adversarial images rejected")
         draw_roc(axes["roc"], evidence.roc, names, "adversarial", evidence.alarms(evidence.grid[0]).value)
@@ -157,7 +171,8 @@ def render(evidence: Evidence, threshold: float) -> Figure:
         threshold: from the first to the last of its grid.
     Returns:
         the figure. Its parts have names (gid): "threshold", "suspected" and the words "rule" over the scores; on the
-        curve those of `mark_rates`.
+        curve those of `mark_rates`, and above it the words "evading": of all attacked images, how many fool the model
+        and pass.
     Raises:
         ValueError: names the argument.
     """
@@ -177,6 +192,9 @@ def render(evidence: Evidence, threshold: float) -> Figure:
         words = {"ha": "center", "fontsize": 15, "weight": "bold", "gid": "rule", "transform": ax.transAxes}
         fig.text(min(max(place, 0.2), 0.8), 1.015, f"rejected above {threshold:.3g}", **words)
         mark_rates(fig, behind.axes["roc"], evidence.caught(threshold), evidence.alarms(threshold))
+        words = {"fontsize": 16, "weight": "bold", "va": "center", "gid": "evading", "color": COLORS["adversarial"]}
+        said = f"fool and pass {in_percent(evidence.through(threshold))}"
+        fig.text(0.02, ABOVE, said, transform=behind.axes["roc"].transAxes, **words)
     return fig
 
 
@@ -191,6 +209,8 @@ def verdict(evidence: Evidence, threshold: float) -> str:
     default = "It rejects 5 % of clean validation images: the default."
     if threshold != evidence.usual:
         default = f"The default, at 5 % of clean validation images, is {evidence.usual:.3g}."
+        if evidence.attack in ADAPTIVE:
+            default += " The attack aimed at that one; against this one the attacker would aim anew."
     return (
         f"{evidence.detector} on {evidence.dataset} rejects scores above {threshold:.3g}. {default} Of the clean test "
         f"images it rejects {evidence.alarms(threshold)}; of those that fool the model, {evidence.caught(threshold)}. "
@@ -201,7 +221,7 @@ def verdict(evidence: Evidence, threshold: float) -> str:
 
 def named(attack: str) -> str:
     """The attack as the subject of a sentence."""
-    return "the adaptive attack" if attack == "adaptive" else attack
+    return {"adaptive": "the adaptive attack", "adaptive, L2": "the adaptive attack in L2"}.get(attack, attack)
 
 
 def describe(evidence: Evidence, threshold: float) -> str:

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from spai_lab.style import COLORS, MARKERS
 from spai_lab.survey.detection import caught, evading, false_alarms
-from spai_lab.survey.detection_jobs import DETECTORS
+from spai_lab.survey.detection_jobs import ADAPTIVE, DETECTORS
 from spai_lab.survey.measure import load_measurement
 from spai_lab.widgets.detection_explorer import (
     attacks,
@@ -19,6 +19,7 @@ from spai_lab.widgets.detection_explorer import (
     thresholds,
     verdict,
 )
+from spai_lab.widgets.roc_panel import in_percent
 
 PAIRS = [(detector, attack) for detector in DETECTORS for attack in attacks("digits", detector)]
 
@@ -49,12 +50,15 @@ def test_the_point_lies_on_the_curve(detector, attack):
         assert np.abs(curve - [alarms, hits]).sum(1).min() < 1e-9
         assert list(named["threshold"].get_xdata()) == [value, value]
         assert f"{value:.3g}" in named["rule"].get_text()
+        assert named["evading"].get_text().endswith(in_percent(evidence.through(value)))
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_the_histograms_hold_every_image(detector):
     evidence = evidence_of("digits", detector, attacks("digits", detector)[0])
-    lines = backdrop(evidence).axes["evidence"].lines
+    ax = backdrop(evidence).axes["evidence"]
+    lines, (low, high) = ax.lines, ax.get_xlim()
+    assert low <= evidence.grid[0] < evidence.grid[-1] <= high
     for line, role, group in zip(lines, ("clean", "adversarial"), (evidence.clean, evidence.adversarial), strict=False):
         assert line.get_ydata().sum() == len(group)
         assert to_hex(line.get_color()) == COLORS[role] and line.get_marker() == MARKERS[role]
@@ -66,6 +70,7 @@ def test_words_say_the_rates_and_never_nan():
         for value in (evidence.grid[0], evidence.usual, evidence.grid[-1]):
             said = verdict(evidence, value)
             assert str(evidence.through(value)) in said and ("the default." in said) == (value == evidence.usual)
+            assert ("aim anew" in said) == (attack in ADAPTIVE and value != evidence.usual)
             for words in (said, describe(evidence, value)):
                 assert "nan" not in words and words.endswith(".")
 
@@ -86,9 +91,11 @@ def test_controls_redraw_and_the_slider_follows_the_evidence():
 
 
 def test_bad_arguments_are_refused(refuses):
-    evidence = evidence_of("digits", "LID", "adaptive")
-    refuses(evidence_of, {"dataset": "moons", "detector": "LID", "attack": "FGSM"}, "dataset is 'moons'")
+    evidence = evidence_of("digits", "LID, from PGD", "adaptive")
+    refuses(evidence_of, {"dataset": "moons", "detector": "LID, from PGD", "attack": "FGSM"}, "dataset is 'moons'")
     refuses(evidence_of, {"dataset": "digits", "detector": "nose", "attack": "FGSM"}, "detector is 'nose'", "LID")
-    refuses(evidence_of, {"dataset": "digits", "detector": "LID", "attack": "hope"}, "attack is 'hope'", "FGSM")
+    refuses(
+        evidence_of, {"dataset": "digits", "detector": "LID, from PGD", "attack": "hope"}, "attack is 'hope'", "FGSM"
+    )
     for function in (render, verdict, describe):
         refuses(function, {"evidence": evidence, "threshold": evidence.grid[-1] + 1}, "threshold")

@@ -13,6 +13,8 @@ from spai_lab.defenses.evasion.image_networks import (
     train_autoencoder,
     train_generator,
 )
+from spai_lab.training.loop import accuracy
+from spai_lab.training.weights import reference
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -82,6 +84,22 @@ def test_a_generator_finds_both_kinds_of_images():
     distances = (made[:, None] - data).flatten(2).norm(dim=2)
     assert distances.amin(1).mean() < 0.57 / 2  # the average of both kinds is 0.57 from each
     assert 0.25 < (distances.argmin(1) == 0).float().mean() < 0.75
+
+
+def test_first_weights_of_an_autoencoder_are_glorots():
+    layers = [layer for layer in autoencoder(channels=30, generator=seeded()) if isinstance(layer, nn.Conv2d)]
+    for layer in layers:
+        fan_in, fan_out = (9 * maps for maps in (layer.in_channels, layer.out_channels))
+        bound = (6 / (fan_in + fan_out)) ** 0.5
+        assert not layer.bias.any() and 0.95 * bound < layer.weight.abs().max() <= bound
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in (1, 2, 3))])
+def test_the_paper_s_reformer_leaves_digits_readable_whatever_the_seed(digits, seed):
+    model = reference("lenet", "digits")
+    AE = train_autoencoder(digits.x_train, batch_size=32, generator=seeded(seed), progress=False)
+    plain, reformed = (accuracy(model, x, digits.y_val) for x in (digits.x_val, AE(digits.x_val)))
+    assert reformed > plain - 0.05
 
 
 def test_an_autoencoder_removes_noise(digits):

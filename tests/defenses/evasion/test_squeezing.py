@@ -9,7 +9,13 @@ from torch import nn
 
 from spai_lab.attacks.evasion.gradient import fgsm, pgd
 from spai_lab.defenses.evasion.detection import evade, evasion_rate, scored, threshold_at
-from spai_lab.defenses.evasion.squeezing import feature_squeezing, feature_squeezing_view, median_filter
+from spai_lab.defenses.evasion.squeezing import (
+    ONE_BIT,
+    feature_squeezing,
+    feature_squeezing_view,
+    median_filter,
+    smooth_bit,
+)
 from spai_lab.metrics import roc
 from spai_lab.threat import fooled
 from spai_lab.training.weights import reference
@@ -79,6 +85,36 @@ def test_the_view_answers_alike_and_has_a_gradient_where_the_detector_has_none(d
     assert not blocked.any()
 
 
+def test_the_smooth_bit_has_the_gradient_of_a_logistic_function():
+    x = torch.rand(1, 1, 3, 3, dtype=torch.float64, generator=seeded()).requires_grad_()
+    assert torch.autograd.gradcheck(smooth_bit, x)
+    one_bit = (x > 0.5).to(x)
+    assert ((smooth_bit(x, slope=1e4) - one_bit)[(x - 0.5).abs() > 0.01].abs() < 1e-6).all()
+
+
+def test_the_view_of_one_bit_pulls_at_pixels_that_can_change(digits):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    view = feature_squeezing_view(feature_squeezing(network.requires_grad_(False)))
+    x = torch.tensor([0.0, 0.45, 1.0]).repeat(1, 1, 1, 1).requires_grad_()
+    copy = view.squeezed(view.squeezers[0], x)
+    assert torch.equal(copy, ONE_BIT(x))
+    pull = torch.autograd.grad(copy.sum(), x)[0].flatten()
+    assert pull[1] > 30 * max(pull[0], pull[2]) > 0
+
+
+def test_in_l2_the_smooth_bit_makes_the_stronger_attack(lenet, digits):
+    x, y = digits.sample(40)
+    detector = feature_squeezing(lenet)
+    threshold = threshold_at(scored(detector, digits.x_val), 0.05)
+
+    def evaded(view):
+        settings = {"eps": 2.0, "norm": "l2", "steps": 40, "weight": 1.0, "generator": seeded()}
+        x_adv = evade(lenet, x, y, [view], [threshold], **settings)
+        return evasion_rate(lenet, x_adv, y, [detector], [threshold]).value
+
+    assert evaded(feature_squeezing_view(detector)) > evaded(feature_squeezing_view(detector, backward=[None, None]))
+
+
 def test_it_catches_small_perturbations_and_the_attacker_who_knows_it_evades(lenet, digits):
     x, y = digits.sample(64)
     detector = feature_squeezing(lenet)
@@ -135,3 +171,7 @@ def test_bad_images_are_named(refuses, wrong, words):
 
 def test_a_view_is_of_feature_squeezing_alone(refuses):
     refuses(feature_squeezing_view, {"detector": nn.Flatten()}, "detector", "feature_squeezing")
+    detector = feature_squeezing(nn.Flatten())
+    refuses(feature_squeezing_view, {"detector": detector, "backward": [None]}, "backward", "one per squeezer")
+    refuses(feature_squeezing_view, {"detector": detector, "backward": [None, 3]}, "backward", "called")
+    refuses(smooth_bit, {"x": torch.zeros(1, 1, 2, 2), "slope": 0}, "slope")
