@@ -194,6 +194,7 @@ def _parser() -> argparse.ArgumentParser:
             "poisoning",
             "backdoors",
             "defenses",
+            "detection",
             "robust_models",
         ],
         help="what to measure",

@@ -101,3 +101,10 @@ def test_a_failing_chapter_is_a_sentence(monkeypatch, capsys):
     monkeypatch.setattr(workbook, "renew", fail)
     assert main(["notebooks"]) == 1
     assert "division by zero" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["defenses", "detection", "robust_models"])
+def test_a_measurement_that_a_chapter_names_is_known(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["measure", name, "--help"])
+    assert ended.value.code == 0 and name in capsys.readouterr().out

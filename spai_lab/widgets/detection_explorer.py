@@ -211,11 +211,12 @@ def verdict(evidence: Evidence, threshold: float) -> str:
         default = f"The default, at 5 % of clean validation images, is {evidence.usual:.3g}."
         if evidence.attack in ADAPTIVE:
             default += " The attack aimed at that one; against this one the attacker would aim anew."
+    name = evidence.detector[0].upper() + evidence.detector[1:]
     return (
-        f"{evidence.detector} on {evidence.dataset} rejects scores above {threshold:.3g}. {default} Of the clean test "
-        f"images it rejects {evidence.alarms(threshold)}; of those that fool the model, {evidence.caught(threshold)}. "
-        f"What counts in the end: of all images that {named(evidence.attack)} attacked, {evidence.through(threshold)} "
-        "fool the model and pass."
+        f"{name} on {evidence.dataset} rejects scores above {threshold:.3g}. {default} Of the clean test images it "
+        f"rejects {evidence.alarms(threshold)}; of those that fool the model, {evidence.caught(threshold)}. What "
+        f"counts in the end: of all images of {named(evidence.attack)}, {evidence.through(threshold)} fool the model "
+        "and pass."
     )
 
 
@@ -273,6 +274,8 @@ def detection_explorer(dataset: str | None = None) -> Explorable:
     def of_evidence(show):
         return lambda dataset, detector, attack, threshold: show(evidence_of(dataset, detector, attack), threshold)
 
-    return Explorable(
+    explorer = Explorable(
         of_evidence(render), controls, alt=of_evidence(describe), caption=of_evidence(verdict), adapt=adapt
     )
+    controls["detector"].layout.width = "270px"  # its longest name
+    return explorer
