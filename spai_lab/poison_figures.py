@@ -111,15 +111,17 @@ def fraction_curves(
     what: str,
     chance: float | None = None,
     lowest: float = 0.0,
+    share: str = "poison, as a share of the training set",
 ) -> Figure:
-    """A rate against the share of the training set that is poison, one curve for each attack.
+    """A rate against the share that the attacker holds, of the training set unless said, one curve for each attack.
 
     Args:
-        curves: name of a curve to its rates, by poison fraction.
+        curves: name of a curve to its rates, by share.
         roles: name of a curve to one of `style.ROLES`; curves of one role differ in marker, line and shade.
         what: what the rate says, for the axis label, such as "accuracy".
         chance: the rate of guessing, drawn as a gray line.
         lowest: where the axis of the rate begins.
+        share: what the attacker holds a share of, for the axis label.
     Returns:
         the figure.
     """
@@ -139,7 +141,7 @@ def fraction_curves(
         trials = sorted({rate.trials for rates in curves.values() for rate in rates.values()})
         span = f"{trials[0]:,}" if trials[0] == trials[-1] else f"{trials[0]:,} to {trials[-1]:,}"
         room = 0.02 * (1 - lowest)
-        ax.set(xlabel="poison, as a share of the training set", ylabel=what, ylim=(lowest - room, 1 + room))
+        ax.set(xlabel=share, ylabel=what, ylim=(lowest - room, 1 + room))
         ax.xaxis.set_major_formatter(ticker.PercentFormatter(1))
         ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
         ax.set_title(f"n = {span}, band: 95 % interval")

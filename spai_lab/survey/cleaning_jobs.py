@@ -21,7 +21,7 @@ from spai_lab.defenses.poisoning import (
     strip,
 )
 from spai_lab.defenses.poisoning.neural_cleanse import flagged, reverse_triggers
-from spai_lab.defenses.poisoning.sphere_slab import linear_svm
+from spai_lab.defenses.poisoning.sphere_slab import hinge_loss, linear_svm
 from spai_lab.defenses.poisoning.strip import strip_threshold
 from spai_lab.metrics import accuracy_rate
 from spai_lab.survey.backdoor_victims import (
@@ -240,10 +240,11 @@ class Bounded:
         return {"kind": "bounded", **asdict(self)}
 
     def run(self, seed: int) -> dict:
-        """The bound on the training loss, what the attack reaches, and test errors with and without it."""
+        """The bound on the training loss, how much of it clean images cost, what the attack reaches, and test errors."""
         data = load(self.data).only(1, 7)
         bound = poisoning_bound(data, fraction=self.fraction, progress=False)
         measured = {"loss": bound.loss, "reached": bound.reached, "images": len(data.y_train)}
+        measured["clean_part"] = hinge_loss(bound.svm, data.x_train, data.y_train).mean().item()
         for name, x, y in (("clean", data.x_train, data.y_train), ("attacked", bound.attack.x, bound.attack.y)):
             right = accuracy_rate(linear_svm(x, y), data.x_test, data.y_test)
             measured[f"errors_{name}"] = [right.trials - right.hits, right.trials]

@@ -177,3 +177,28 @@ def strongest(measurement: dict, norm: str = "linf") -> str:
         worst = row.dropna().idxmin()
         lines.append(f"| {defense} | {worst} | {100 * row[worst]:.0f} % | {left[defense]} |")
     return "\n".join(lines)
+
+
+def outdone(measurement: dict, norm: str = "linf") -> list[tuple[str, float, str, float]]:
+    """Where knowing the defense did not help: an attack that does not know of it leaves as few images, or fewer.
+
+    Args:
+        measurement: as `measure_defenses` returns it.
+        norm: one in which it was measured.
+    Returns:
+        defense, the share that the adaptive attack leaves (the one made for the defense included), the better of
+        Square and transfer, and what that leaves.
+
+    >>> rows = [{"kind": "judged", "norm": "linf", "defense": "IBP"}] * 2
+    >>> rows = [row | {"attack": a, "standing": s} for row, a, s in zip(rows, ("Square", "adaptive"), ("100", "110"))]
+    >>> outdone({"rows": rows})
+    [('IBP', 0.6666666666666666, 'Square', 0.3333333333333333)]
+    """
+    table = defense_matrix(measurement, norm).drop(index="none", errors="ignore")
+    found = []
+    for defense, row in table.iterrows():
+        knowing = row.reindex(["adaptive", "tailored"]).min()
+        unknowing = row.reindex(["Square", "transfer"]).dropna()
+        if len(unknowing) and unknowing.min() <= knowing:
+            found.append((defense, float(knowing), unknowing.idxmin(), float(unknowing.min())))
+    return found

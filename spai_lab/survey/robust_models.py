@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from spai_lab.attacks.evasion import auto_attack, pgd
@@ -14,6 +13,7 @@ from spai_lab.defenses.evasion import convex_relaxation, randomized_smoothing
 from spai_lab.defenses.evasion.ibp import interval_margins, verified
 from spai_lab.defenses.evasion.smoothing import gaussian_noise_training
 from spai_lab.metrics import Rate, accuracy_rate
+from spai_lab.survey.defense_models import seeded
 from spai_lab.survey.ledger import Comparison, published
 from spai_lab.survey.measure import measure
 from spai_lab.threat import fooled
@@ -28,11 +28,6 @@ SMOOTHED = 500
 VOTES = 10_000
 SIGMAS = (0.25, 0.5)
 RADII = tuple(k / 8 for k in range(13))
-
-
-def seeded(seed: int) -> torch.Generator:
-    """A generator for one use."""
-    return torch.Generator().manual_seed(seed)
 
 
 def under_pgd(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:

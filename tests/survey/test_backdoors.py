@@ -92,9 +92,10 @@ def test_the_interval_of_an_f1_is_that_of_its_inputs():
 
 @pytest.mark.parametrize("name", ["digits", "mnist"])
 def test_the_committed_bound_holds_and_grows_with_the_poison(name):
-    proved, reached = bound_by_fraction(load_measurement(f"backdoors_{name}")).values()
-    assert list(proved) == list(reached) == [0.05, 0.1, 0.2, 0.3]
+    proved, clean, reached = bound_by_fraction(load_measurement(f"backdoors_{name}")).values()
+    assert list(proved) == list(clean) == list(reached) == [0.05, 0.1, 0.2, 0.3]
     assert all(reached[fraction] <= proved[fraction] for fraction in proved)
+    assert all(0 < clean[fraction] <= proved[fraction] + 1e-6 for fraction in proved)
     assert proved[0.3] > proved[0.05]
 
 
