@@ -271,6 +271,93 @@ def roc(scores: Tensor, guilty: Tensor) -> Roc:
     )
 
 
+class Caught(NamedTuple):
+    """The share of the guilty that is caught at a low share of false alarms, pooled over several targets.
+
+    Args:
+        value: the share.
+        low, high: a 95 % interval, by drawing targets again.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def caught_at(
+    scores: Sequence[Tensor],
+    guilty: Sequence[Tensor],
+    *,
+    false_positives: float,
+    resamples: int = 1000,
+    generator: torch.Generator | None = None,
+) -> Caught:
+    """The true positives at a low rate of false positives, one threshold for all targets together.
+
+    The scores of one target depend on each other, so the interval comes from drawing whole targets with replacement.
+
+    Args:
+        scores: for each target `(N,)`, finite; higher is more suspicious.
+        guilty: for each target which inputs are what the attacker looks for, bool `(N,)`.
+        false_positives: the share of the innocent that may be accused, above 0, at most 1; at least ten of them.
+        resamples: how often the targets are drawn again.
+        generator: draws them; None takes the same draws each time.
+    Returns:
+        the share and its interval.
+    Raises:
+        ValueError: names the argument; too few are innocent for so low a rate.
+    Reference: Carlini 2022, arXiv 2112.03570, section III (true positives at low false positives); Efron 1979,
+        "Bootstrap methods: another look at the jackknife".
+
+    >>> scores, guilty = torch.linspace(1, 0, 400), torch.arange(400) < 200
+    >>> caught_at([scores, scores], [guilty, guilty], false_positives=0.05)
+    Caught(value=1.0, low=1.0, high=1.0)
+    """
+    check_number("false_positives", false_positives, low=0, high=1, exclusive=True)
+    check_count("resamples", resamples)
+    if len(scores) != len(guilty) or not scores:
+        raise ValueError(
+            f"scores is of {len(scores)} targets, guilty of {len(guilty)}; accepted: as many, at least one"
+        )
+    innocent = int(sum((~mask).sum() for mask in guilty))
+    if innocent * false_positives < 10:
+        raise ValueError(
+            f"false_positives is {false_positives:g} of {innocent:,} innocent scores; accepted: a rate that accuses at "
+            "least ten of them"
+        )
+
+    def caught(targets: Sequence[int]) -> float:
+        pooled = (torch.cat([part[target] for target in targets]) for part in (scores, guilty))
+        return roc(*pooled).best(false_positives=false_positives)
+
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    drawn = torch.randint(len(scores), (resamples, len(scores)), generator=generator).tolist()
+    found = torch.tensor([caught(targets) for targets in drawn], dtype=torch.float64).sort().values
+    low, high = (found[round(share * (resamples - 1))].item() for share in (0.025, 0.975))
+    return Caught(caught(range(len(scores))), low, high)
+
+
+def psnr(x: Tensor, other: Tensor) -> Tensor:
+    r"""The peak signal-to-noise ratio of each image beside another, in dB.
+
+    $10 \log_{10} \frac{1}{\mathrm{mean}((x - x')^2)}$, for pixels in [0, 1].
+
+    Args:
+        x: images `(N, C, H, W)` in [0, 1].
+        other: like `x`.
+    Returns:
+        `(N,)`; infinite where both are the same.
+    Raises:
+        ValueError: names the argument.
+
+    >>> psnr(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.1))
+    tensor([20.])
+    """
+    check_images(x)
+    check_like("other", other, x)
+    return -10 * (x - other).square().flatten(1).mean(1).log10()
+
+
 def robustness_curve(
     model: nn.Module, x: Tensor, y: Tensor, attack: Callable[..., Tensor], eps: Iterable[float], **arguments: object
 ) -> dict[float, Rate]:
