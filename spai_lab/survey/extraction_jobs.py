@@ -1,0 +1,172 @@
+"""What is measured of model extraction: equations against rounding, copies against the budget and what they fool."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from spai_lab.attacks.evasion import pgd
+from spai_lab.attacks.privacy.copying import agreement, agreement_curve, extraction_learning
+from spai_lab.attacks.privacy.extraction import extraction_equations, extraction_relu
+from spai_lab.data import Dataset, load
+from spai_lab.metrics import Rate, fooled_rate
+from spai_lab.models import initialized, lenet
+from spai_lab.query import Query
+from spai_lab.survey.defense_models import seeded
+from spai_lab.training import Recipe, fit, train
+from spai_lab.training.cache import cached
+
+LINEAR = Recipe("softmax", epochs=20, batch_size=32, learning_rate=3e-3)
+DECIMALS = (None, 6, 4, 3, 2)
+BUDGETS = {"digits": (25, 50, 100, 200, 400), "mnist": (50, 100, 250, 500, 1000, 2500)}
+LEVELS = {"labels": ("labels", None), "2 decimals": ("scores", 2), "all confidences": ("scores", None)}
+EVADED = {"digits": 0.1, "mnist": 0.2}  # eps of the copies' PGD
+SPARE = 10_000  # training images of MNIST that the victims below do not see
+
+
+def victim_and_pool(name: str) -> tuple[nn.Module, Tensor]:
+    """A LeNet trained on the first half of the training images, and the other half, without labels."""
+    data = load(name)
+    half = len(data.y_train) // 2
+    recipe = Recipe("lenet", epochs=20 if name == "digits" else 4, batch_size=32, learning_rate=3e-3)
+    model, _ = cached(recipe, data.first(half if name == "digits" else SPARE), seed=0, progress=False)
+    return model, data.x_train[half:]
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A regression that was solved for.
+
+    Args:
+        data: name of the data set.
+        classes: 2 (1 against 7) or 10.
+        decimals: to which the confidences are rounded; None reveals them all.
+    """
+
+    data: str
+    classes: int
+    decimals: int | None
+
+    @property
+    def key(self) -> dict:
+        """Its fields."""
+        return {"kind": "solved", **asdict(self)}
+
+    def run(self, seed: int) -> dict:
+        """Queries, parameters, the largest error of a probability on test images, and how often both agree."""
+        data = load(self.data)
+        data = data.first(4000) if self.classes == 10 else data.only(1, 7).first(4000)
+        victim = train(LINEAR, data, seed=seed, progress=False)[0].double()
+        query = Query(victim, "scores", decimals=self.decimals)
+        found = extraction_equations(query, data.shape, dtype=torch.float64, generator=seeded(seed))
+        x = data.x_test[:1000].double()
+        with torch.no_grad():
+            error = (victim(x).softmax(1) - found.model(x).softmax(1)).abs().max().item()
+        return {
+            "queries": found.queries,
+            "parameters": math.prod(data.shape) + 1,
+            "error": error if math.isfinite(error) else None,
+            "agree": counted(agreement(victim, found.model, x)),
+        }
+
+
+@dataclass(frozen=True)
+class TakenApart:
+    """A small ReLU network on images of 4 x 4 pixels that was taken apart.
+
+    Args:
+        data: name of the data set.
+        hidden: units of its hidden layer.
+        network: number of the network: its first weights' seed.
+    """
+
+    data: str
+    hidden: int
+    network: int
+
+    @property
+    def key(self) -> dict:
+        """Its fields."""
+        return {"kind": "apart", **asdict(self)}
+
+    def run(self, seed: int) -> dict:
+        """Queries, the largest relative error of a logit, and whether every unit was found."""
+        data = shrunken(load(self.data))
+        generator = seeded(1000 + self.network)
+        with torch.device("meta"):
+            layers = [nn.Flatten(), nn.Linear(16, self.hidden), nn.ReLU(), nn.Linear(self.hidden, data.num_classes)]
+        victim = initialized(layers, generator)
+        fit(victim, data.x_train, data.y_train, epochs=20, learning_rate=1e-2, generator=generator, progress=False)
+        victim = victim.double().eval()
+        found = extraction_relu(Query(victim, "logits"), data.shape, hidden=self.hidden, generator=seeded(seed))
+        return {"queries": found.queries, "residual": found.residual, "complete": found.complete}
+
+
+def shrunken(data: Dataset) -> Dataset:
+    """The data set with images of 4 x 4 pixels, each the mean of 7 x 7."""
+    parts = {f"x_{part}": nn.functional.avg_pool2d(getattr(data, f"x_{part}"), 7) for part in ("train", "val", "test")}
+    return replace(data, **parts).first(2000)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Copies of a LeNet, by budget.
+
+    Args:
+        data: name of the data set.
+        strategy: "random", "natural" or "active".
+        level: one of `LEVELS`.
+    """
+
+    data: str
+    strategy: str
+    level: str
+
+    @property
+    def key(self) -> dict:
+        """Its fields."""
+        return {"kind": "learned", **asdict(self)}
+
+    def run(self, seed: int) -> dict:
+        """By budget, how often copy and victim agree on test images; and what PGD on the largest copy does to both."""
+        data = load(self.data)
+        victim, pool = victim_and_pool(self.data)
+        reveals, decimals = LEVELS[self.level]
+        budgets = BUDGETS[self.data]
+        student = lenet(data.shape, data.num_classes, generator=seeded(seed + 1))
+        settings = {"model": student, "generator": seeded(seed), "progress": False}
+        copied = extraction_learning(
+            Query(victim, reveals, decimals=decimals),
+            None if self.strategy == "random" else pool,
+            budget=budgets[-1],
+            strategy=self.strategy,
+            shape=data.shape,
+            **settings,
+        )
+        x, y = data.sample(1000, seed=seed)
+        curve = agreement_curve(victim, copied, x, budgets, **settings)
+        x, y = x[:200], y[:200]
+        eps = EVADED[self.data]
+        x_adv = pgd(copied.model, x, y, eps=eps, generator=seeded(seed))
+        noise = (x + eps * torch.randn(x.shape, generator=seeded(seed)).sign()).clamp(0, 1)
+        return {
+            "agree": {str(budget): counted(rate) for budget, rate in curve.items()},
+            "fooled": {
+                name: counted(fooled_rate(victim, images, y)) for name, images in (("PGD", x_adv), ("noise", noise))
+            },
+        }
+
+
+def counted(rate: Rate) -> list[int]:
+    """Hits and trials."""
+    return [rate.hits, rate.trials]
+
+
+def extraction_jobs(name: str) -> tuple[Solved | TakenApart | Learned, ...]:
+    """Equations at every rounding, ten small networks, and each strategy at each level of the answer."""
+    return (
+        *(Solved(name, classes, decimals) for classes in (2, 10) for decimals in DECIMALS),
+        *(TakenApart(name, 8, number) for number in range(10)),
+        *(Learned(name, strategy, level) for strategy in ("random", "natural", "active") for level in LEVELS),
+    )

@@ -1,0 +1,141 @@
+"""What is measured of leakage from gradients: batches, and what a participant may do against it."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spai_lab.attacks.privacy import gradient_leakage
+from spai_lab.attacks.privacy.leakage import (
+    Gradients,
+    leak_network,
+    leaked_labels,
+    local_steps,
+    matched,
+    noised,
+    shared_gradients,
+    sparse,
+)
+from spai_lab.data import load
+from spai_lab.metrics import psnr
+
+INPUTS = 104  # images in all, a multiple of every batch size
+STEPS = 600
+RECOGNIZED = 20.0  # dB of PSNR from which an image counts as read
+SMALLER = {"faces": 4}  # by how much pictures are made smaller, per side
+NOISE = (1e-4, 1e-3, 1e-2, 1e-1)
+PRUNED = (0.2, 0.5, 0.8, 0.95)
+LOCAL = (2, 5, 20)
+
+Defense = Callable[[nn.Module, Tensor, Tensor, float, torch.Generator], Gradients]
+DEFENSES: dict[str, Defense] = {
+    "none": lambda model, x, y, strength, generator: shared_gradients(model, x, y),
+    "noise": lambda model, x, y, strength, generator: noised(
+        shared_gradients(model, x, y), strength, generator=generator
+    ),
+    "pruning": lambda model, x, y, strength, generator: sparse(shared_gradients(model, x, y), strength),
+    "local steps": lambda model, x, y, strength, generator: local_steps(
+        model, x, y, steps=int(strength), learning_rate=0.1
+    ),
+}
+
+
+def pictures(name: str, count: int, seed: int) -> tuple[Tensor, Tensor, int]:
+    """Training images, made smaller where they are large, their labels, and the number of classes."""
+    data = load(name)
+    chosen = torch.randperm(len(data.y_train), generator=torch.Generator().manual_seed(seed))[:count]
+    x = data.x_train[chosen]
+    x = F.avg_pool2d(x, SMALLER[name]) if name in SMALLER else x
+    return x, data.y_train[chosen], data.num_classes
+
+
+@dataclass(frozen=True)
+class Leak:
+    """An attack on many gradients of one untrained network.
+
+    Args:
+        data: name of the data set.
+        labels: "optimized" (DLG) or "analytic" (iDLG).
+        batch: inputs of a gradient.
+        defense: one of `DEFENSES`.
+        strength: of the defense: deviation of the noise, share that is pruned, local steps; 0 for none.
+    """
+
+    data: str
+    labels: str
+    batch: int = 1
+    defense: str = "none"
+    strength: float = 0.0
+
+    @property
+    def key(self) -> dict:
+        """Its fields."""
+        return {"kind": "leak", **asdict(self)}
+
+    def run(self, seed: int) -> dict:
+        """PSNR of each image in dB, images recognized, and labels found, hits and trials."""
+        x, y, classes = pictures(self.data, INPUTS, seed)
+        generator = torch.Generator().manual_seed(seed)
+        model = leak_network(x.shape[1:], classes, generator=generator)
+        x, y = x.unflatten(0, (-1, self.batch)), y.view(-1, self.batch)
+        sent = DEFENSES[self.defense](model, x, y, self.strength, generator)
+        leaked = gradient_leakage(
+            model,
+            sent,
+            shape=x.shape[2:],
+            batch=self.batch,
+            labels=self.labels,
+            steps=STEPS,
+            generator=generator,
+            progress=False,
+        )
+        near, right = matched(leaked, x, y)
+        return {
+            "psnr": [round(value, 1) for value in near.flatten().tolist()],
+            "recognized": [int((near >= RECOGNIZED).sum()), near.numel()],
+            "labels": [int(right.sum()), right.numel()],
+            "blank": round(psnr(x.flatten(0, 1), torch.zeros_like(x.flatten(0, 1))).mean().item(), 1),
+        }
+
+
+@dataclass(frozen=True)
+class LabelsLeak:
+    """How often the sign of the last layer's gradient names the label, over a thousand images.
+
+    Args:
+        data: name of the data set.
+    """
+
+    data: str
+
+    @property
+    def key(self) -> dict:
+        """Its field."""
+        return {"kind": "labels", **asdict(self)}
+
+    def run(self, seed: int) -> dict:
+        """Labels found, hits and trials."""
+        x, y, classes = pictures(self.data, 1000, seed)
+        model = leak_network(x.shape[1:], classes, generator=torch.Generator().manual_seed(seed))
+        sent = [
+            shared_gradients(model, part[:, None], of[:, None])
+            for part, of in zip(x.split(100), y.split(100), strict=True)
+        ]
+        found = torch.cat([leaked_labels(gradients) for gradients in sent])
+        return {"labels": [int((found == y).sum()), len(y)]}
+
+
+def leakage_jobs(name: str) -> tuple[Leak | LabelsLeak, ...]:
+    """Both attacks on single images, DLG on batches, and iDLG against each defense."""
+    if name == "faces":
+        return (*(Leak(name, labels) for labels in ("optimized", "analytic")), LabelsLeak(name))
+    return (
+        *(Leak(name, labels) for labels in ("optimized", "analytic")),
+        *(Leak(name, "optimized", batch) for batch in (2, 4, 8)),
+        *(Leak(name, "analytic", 1, "noise", sigma) for sigma in NOISE),
+        *(Leak(name, "analytic", 1, "pruning", share) for share in PRUNED),
+        *(Leak(name, "analytic", 1, "local steps", float(steps)) for steps in LOCAL),
+        LabelsLeak(name),
+    )
