@@ -240,7 +240,7 @@ class Bounded:
         return {"kind": "bounded", **asdict(self)}
 
     def run(self, seed: int) -> dict:
-        """The bound on the training loss, how much of it clean images cost, what the attack reaches, and test errors."""
+        """The bound on the training loss, the clean images' part in it, what the attack reaches, and test errors."""
         data = load(self.data).only(1, 7)
         bound = poisoning_bound(data, fraction=self.fraction, progress=False)
         measured = {"loss": bound.loss, "reached": bound.reached, "images": len(data.y_train)}

@@ -1,6 +1,7 @@
 """What is measured of membership inference: attacks, levels of the answer, and what makes a model tell."""
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -62,6 +63,7 @@ class Population:
     epochs: int = 60
     weight_decay: float = 0.0
 
+    @lru_cache(maxsize=1)  # noqa: B019
     def trained(self, seed: int) -> tuple[Tensor, Tensor, Shadows, Shadows]:
         """Inputs, labels, shadow models and targets; the halves of the targets are drawn apart from the others."""
         data = load(self.data)

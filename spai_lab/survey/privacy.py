@@ -4,14 +4,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spai_lab.survey.extraction_jobs import extraction_jobs
+from spai_lab.survey.inversion_jobs import inversion_jobs
 from spai_lab.survey.leakage_jobs import leakage_jobs
 from spai_lab.survey.measure import Job, measure
 from spai_lab.survey.membership_jobs import membership_jobs
+from spai_lab.survey.secrets_jobs import secrets_jobs
 
 FAMILIES: dict[str, tuple[Callable[[str], Sequence[Job]], tuple[str, ...]]] = {
     "membership": (membership_jobs, ("digits", "mnist")),
     "extraction": (extraction_jobs, ("digits", "mnist")),
     "leakage": (leakage_jobs, ("digits", "mnist", "faces")),
+    "inversion": (inversion_jobs, ("digits", "mnist", "faces")),
+    "secrets": (secrets_jobs, ("digits", "mnist")),
 }
 
 

@@ -1,52 +1,47 @@
 r"""Federated averaging: participants train on data that never leaves them, a server averages what they send.
 
 A participant is a plain function from the server's model and the number of the round to an update, a vector `(D,)` of
-all weights. An honest one trains; an attacker is any other function of that form.
+all weights. An honest one trains; an attacker is any other function of that form. Server and participants are the
+parties of `spai_lab.training.parties`, which talk over channels.
 """
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
-from tqdm.auto import trange
 
 from spai_lab.checks import (
     check_callable,
+    check_choice,
     check_count,
     check_flag,
+    check_generator,
     check_images,
     check_labels,
     check_number,
     describe,
 )
+from spai_lab.crypto.channel import MAX_FRAME
+from spai_lab.crypto.parties import PartyLost, consequence, run_parties
 from spai_lab.threat import fresh_generator
 from spai_lab.training.loop import check_data, finite, shuffled
+from spai_lab.training.parties import (
+    Aggregate,
+    FederatedHistory,
+    Participant,
+    built_client,
+    client,
+    server,
+    vector_of,
+    weighted,
+)
 
 Shard = tuple[Tensor, Tensor]
-Participant = Callable[[nn.Module, int], Tensor]
-Aggregate = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class FederatedHistory:
-    """What the server saw.
-
-    Args:
-        norms: the L2 norm of each participant's update, `(rounds, n)`.
-        observed: what `observe` returned: of the first model, then after each round; empty without it.
-    """
-
-    norms: Tensor
-    observed: tuple
-
-    def __repr__(self) -> str:
-        rounds, participants = self.norms.shape
-        return f"FederatedHistory: {rounds} rounds of {participants} participants"
+VIEW_BYTES = 2**28
 
 
 def federated_averaging(
@@ -57,32 +52,50 @@ def federated_averaging(
     weights: Sequence[float] | None = None,
     aggregate: Aggregate | None = None,
     server_rate: float = 1.0,
+    sample: float = 1.0,
+    dropout: float = 0.0,
+    deadline: float | None = None,
+    generator: torch.Generator | None = None,
     observe: Callable[[nn.Module], object] | None = None,
+    view: bool = False,
+    transport: str = "threads",
     progress: bool = True,
 ) -> tuple[nn.Module, FederatedHistory]:
-    r"""Federated averaging: each round, all participants train the server's model on their own data.
+    r"""Federated averaging: each round, participants train the server's model on their own data.
 
-    $\theta \leftarrow \theta + \eta \sum_i \frac{n_i}{\sum_j n_j} \, (\theta_i - \theta)$, with $\theta_i$ what
-    participant i made of $\theta$; a robust server puts another `aggregate` in the sum's place.
+    $\theta \leftarrow \theta + \eta \sum_{i \in S} \frac{n_i}{\sum_{j \in S} n_j} \, (\theta_i - \theta)$, with S a
+    random share C of the participants, less those who drop out, and $\theta_i$ what participant i made of $\theta$;
+    a robust server puts another `aggregate` in the sum's place. Server and participants talk over channels alone.
 
     Args:
         model: the first model, `(N, C, H, W)` in [0, 1] to logits `(N, K)`; it stays as it is.
-        participants: n functions `(model, round) -> update`, `(D,)`, such as `participant` makes.
+        participants: n functions `(model, round) -> update`, `(D,)`, such as `participant` makes. One that returns
+            None, or raises an `OSError` such as `ConnectionError`, drops out of that round; any other error is raised.
         rounds: how often the server averages.
         weights: $n_i$, such as the sizes of the shards, n numbers of at least 0; None weighs all alike. Only the mean
             knows weights.
         aggregate: from updates `(n, D)` to one, `(D,)`, such as `coordinate_median`; None takes the weighted mean.
         server_rate: $\eta$, above 0; 1 replaces the model by the average.
+        sample: C, the share of the participants that a round asks, above 0, at most 1; $\lceil C n \rceil$ are drawn.
+        dropout: the probability that one who is asked drops out of the round, in [0, 1], each for itself.
+        deadline: seconds within which an update must come; None waits for all. A later one is not used.
+        generator: draws who is asked and who drops out, on the CPU; None draws a fresh one.
         observe: called with the model, in evaluation mode, before the first round and after each.
+        view: keep what the server and each participant saw, 256 MiB at most.
+        transport: "threads", where the participants are asked one after the other, so that those who share a generator
+            draw in order; or "processes", where they train at the same time, each in a process of its own, and talk
+            over TCP on this machine. There `participants` are n functions `() -> participant` that `pickle` finds in
+            a module; each is called where it runs.
         progress: show a bar.
     Returns:
-        the final model, in evaluation mode, and what the server saw.
+        the final model, in evaluation mode, and what the server saw. A round without an update leaves the model.
     Raises:
         ValueError: names the argument.
+        Exception: what a participant raised.
     Reference: McMahan 2016, arXiv 1602.05629, algorithm 1; $\eta$ as in Bagdasaryan 2018, arXiv 1807.00459, equation 1.
     Survey: Private AI, MPC.
-    Simplified: all in one process; every participant takes part in every round (C = 1). Buffers, such as a batch
-        norm's averages, stay the first model's.
+    Simplified: who drops out says so in a short message, which stands for a deadline that passes. Buffers, such as a
+        batch norm's averages, stay the first model's.
 
     >>> def pull(model, round):
     ...     return torch.tensor([1.0, 3.0])
@@ -91,24 +104,52 @@ def federated_averaging(
     >>> final, history = federated_averaging(model, [pull, pull], rounds=2, progress=False)
     >>> final.weight.tolist(), history
     ([[2.0, 6.0]], FederatedHistory: 2 rounds of 2 participants)
+    >>> history.bytes_up.tolist()  # a frame: length 4, "update" 11, round 6, vector 7 + 2 * 4
+    [[36, 36], [36, 36]]
     """
-    check_federation(model, participants, rounds, aggregate, server_rate, observe, progress)
-    if aggregate is None:
-        aggregate = partial(weighted_mean, weights=weighted(weights, len(participants)))
-    elif weights is not None:
-        raise ValueError("weights go with the mean; accepted: None where aggregate is given")
-    model = copy.deepcopy(model).eval()
-    theta, norms, observed = vector_of(model), [], []
-    if observe is not None:
-        observed.append(observe(model))
-    for number in trange(rounds, desc="federated averaging", unit="round", disable=not progress):
-        updates = torch.stack([checked_update(send(model, number), theta, i) for i, send in enumerate(participants)])
-        theta = theta + server_rate * aggregate(updates)
-        vector_to_parameters(theta.clone(), model.parameters())
-        norms.append(updates.norm(dim=1))
-        if observe is not None:
-            observed.append(observe(model))
-    return model, FederatedHistory(torch.stack(norms), tuple(observed))
+    check_federation(model, participants, rounds, weights, aggregate, server_rate, observe, progress)
+    check_availability(sample, dropout, deadline, generator, view, transport)
+    count, generator = len(participants), fresh_generator(generator, torch.device("cpu"))
+    absent = torch.rand(rounds, count, generator=generator) < dropout
+    serve = partial(
+        server,
+        model=model,
+        rounds=rounds,
+        weights=weights,
+        aggregate=aggregate,
+        server_rate=server_rate,
+        sample=sample,
+        deadline=deadline,
+        in_turn=transport == "threads",
+        generator=generator,
+        observe=observe,
+        progress=progress,
+    )
+    party = client if transport == "threads" else built_client
+    clients = [
+        partial(party, send=send, model=model, absent=absent[:, i].nonzero()[:, 0].tolist())
+        for i, send in enumerate(participants)
+    ]
+    served, *seen = run_parties(
+        serve,
+        *clients,
+        transport=transport,
+        topology="star",
+        names=["the server", *(f"participant {i}" for i in range(count))],
+        timeout=None,
+        max_frame=max(MAX_FRAME, 2 * vector_of(model).nbytes),
+        view=VIEW_BYTES // (2 * count) if view else None,
+        return_exceptions=True,
+    )
+    errors = [outcome for outcome in (served, *seen) if isinstance(outcome, BaseException)]
+    if not all(isinstance(error, PartyLost) for error in errors):
+        raise min(errors, key=consequence)
+    model, history = served
+    if not view:
+        return model, history
+    kept = [(None, 0) if isinstance(outcome, PartyLost) else outcome for outcome in seen]
+    unseen = history.unseen + sum(missed for _, missed in kept)
+    return model, replace(history, client_views=tuple(known for known, _ in kept), unseen=unseen)
 
 
 def participant(
@@ -172,11 +213,6 @@ def step(model: nn.Module, loss: Tensor, learning_rate: float) -> None:
             parameter -= learning_rate * gradient
 
 
-def vector_of(model: nn.Module) -> Tensor:
-    """All weights of a model as one vector `(D,)`, detached."""
-    return parameters_to_vector(model.parameters()).detach().clone()
-
-
 def split_evenly(x: Tensor, y: Tensor, count: int, *, generator: torch.Generator | None = None) -> list[Shard]:
     """Deal the inputs out at random: every participant's data look alike.
 
@@ -228,32 +264,6 @@ def split_by_class(
     return [(x[places], y[places]) for places in hands]
 
 
-def weighted_mean(updates: Tensor, weights: Tensor) -> Tensor:
-    """The mean of updates `(n, D)` with weights `(n,)` that add to 1."""
-    return weights.to(updates) @ updates
-
-
-def weighted(weights: Sequence[float] | None, count: int) -> Tensor:
-    """The weights as shares that add to 1, `(n,)`; equal ones for None."""
-    if weights is None:
-        return torch.full((count,), 1 / count)
-    weights = list(weights)
-    for weight in weights:
-        check_number("weights", weight, low=0)
-    if len(weights) != count or sum(weights) == 0:
-        raise ValueError(f"weights is {describe(weights)}; accepted: {count} numbers, not all 0")
-    return torch.tensor(weights, dtype=torch.float64) / sum(weights)
-
-
-def checked_update(update: Tensor, theta: Tensor, number: int) -> Tensor:
-    """An update, if it is one; `ValueError` or `Diverged` says which participant sent something else."""
-    if not isinstance(update, Tensor) or update.shape != theta.shape or update.dtype != theta.dtype:
-        raise ValueError(f"participant {number} sends {describe(update)}; accepted: {describe(theta)}")
-    if not update.isfinite().all():
-        raise ValueError(f"participant {number} sends NaN or infinite values; accepted: finite values")
-    return update
-
-
 def check_split(x: Tensor, y: Tensor, count: int, pieces: int = 1) -> None:
     """Raise `ValueError` unless there is an input for each piece."""
     check_images(x)
@@ -266,6 +276,7 @@ def check_federation(
     model: nn.Module,
     participants: Sequence[Participant],
     rounds: int,
+    weights: Sequence[float] | None,
     aggregate: Aggregate | None,
     server_rate: float,
     observe: Callable | None,
@@ -284,3 +295,25 @@ def check_federation(
             check_callable(name, hook)
     check_number("server_rate", server_rate, low=0, exclusive=True)
     check_flag("progress", progress)
+    if aggregate is None:
+        weighted(weights, len(participants))
+    elif weights is not None:
+        raise ValueError("weights go with the mean; accepted: None where aggregate is given")
+
+
+def check_availability(
+    sample: float,
+    dropout: float,
+    deadline: float | None,
+    generator: torch.Generator | None,
+    view: bool,
+    transport: str,
+) -> None:
+    """Raise `ValueError` unless who takes part, and how, can be drawn and done."""
+    check_number("sample", sample, low=0, high=1, exclusive=True)
+    check_number("dropout", dropout, low=0, high=1)
+    if deadline is not None:
+        check_number("deadline", deadline, low=0, exclusive=True)
+    check_generator(generator, torch.device("cpu"))
+    check_flag("view", view)
+    check_choice("transport", transport, ("threads", "processes"))
