@@ -7,12 +7,16 @@ from ipywidgets import SelectionSlider, Widget
 
 from spai_lab.widgets import (
     cleaning_explorer,
+    copying_explorer,
     detection_explorer,
     distillation_explorer,
     eps_units,
     epsilon_explorer,
     interval_explorer,
+    inversion_explorer,
+    leakage_explorer,
     loss_surface,
+    membership_explorer,
     moons_explorer,
     poison_explorer,
     robust_boundary,
@@ -44,6 +48,10 @@ def main(quick: bool = False) -> None:
         "intervals": interval_explorer("digits"),
         "detection": detection_explorer("digits"),
         "cleaning": cleaning_explorer("digits"),
+        "membership": membership_explorer("digits"),
+        "copying": copying_explorer("digits"),
+        "inversion": inversion_explorer("digits"),
+        "leakage": leakage_explorer("digits"),
     }
     print(f"slider to picture, in milliseconds (target: {TARGET} at the 95th percentile)")
     print(f"{'explorable':18}{'slider':10}{'moves':>7}{'median':>9}{'95th percentile':>18}")

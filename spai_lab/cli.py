@@ -91,6 +91,7 @@ def _measure(options: argparse.Namespace) -> int:
         evasion_attacks,
         gradient_attacks,
         poisoning,
+        privacy,
         query_curves,
         robust_models,
     )
@@ -132,6 +133,16 @@ def _measure(options: argparse.Namespace) -> int:
         measured = robust_models.measure_robust_models(fresh=options.fresh)
         print(robust_models.robust_table(measured))
         print(comparison_table(robust_models.robust_compared(measured)))
+        return 0
+
+    if options.name in privacy.FAMILIES:
+        _, names = privacy.FAMILIES[options.name]
+        for data in names:
+            measured = privacy.measure_privacy(options.name, data, fresh=options.fresh, workers=options.workers)
+            for title, table in privacy.tables(options.name, measured).items():
+                print(f"\n{title}, {data}:")
+                print("\n".join(" | ".join(row) for row in table))
+        print(comparison_table(privacy.privacy_compared()))
         return 0
 
     run, table, compared = {
@@ -196,12 +207,19 @@ def _parser() -> argparse.ArgumentParser:
             "defenses",
             "detection",
             "robust_models",
+            "membership",
+            "extraction",
+            "leakage",
+            "inversion",
+            "secrets",
         ],
         help="what to measure",
     )
     sub.add_argument("--fresh", action="store_true", help="measure every row again")
     sub.add_argument("--full", action="store_true", help="defenses: every attack that applies, in every norm; hours")
-    sub.add_argument("--workers", type=int, default=1, help="defenses: how many rows to measure at a time; default 1")
+    sub.add_argument(
+        "--workers", type=int, default=1, help="defenses and privacy: how many rows to measure at a time; default 1"
+    )
     sub = command("coverage", _coverage, "write the README's table of methods anew")
     sub.add_argument("--readme", type=Path, default=Path("README.md"), help="the file with the table")
     return parser

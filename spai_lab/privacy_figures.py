@@ -37,13 +37,13 @@ def picture_rows(
             raise ValueError(f"{name} is {describe(pictures)}; accepted: {count} pictures, like the first row")
     tall = next(iter(rows.values())).shape[-2] / next(iter(rows.values())).shape[-1]
     height = sum(1.25 * tall + (0.45 if name in says else 0.15) for name in rows)
-    fig, axes = figure(1.35 * count + 1.5, height, columns=count, rows=len(rows))
+    fig, axes = figure(1.35 * count + 2.2, height, columns=count, rows=len(rows))
     with styled():
         for place, (name, pictures) in enumerate(rows.items()):
             for column, picture in enumerate(pictures):
                 said = says[name][column] if name in says else ""
                 draw_image(axes[place, column], picture, said, role=roles[name])
-            axes[place, 0].set_ylabel(name, fontsize=13)
+            axes[place, 0].set_ylabel(name, fontsize=13, rotation=0, ha="right", va="center")
     return fig
 
 

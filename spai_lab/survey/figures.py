@@ -211,7 +211,7 @@ def _draw_life(ax: Axes) -> None:
         ax.add_patch(FancyBboxPatch((center - 0.95, BOX_BOTTOM), 1.9, BOX_TOP - BOX_BOTTOM, boxstyle=ROUND, color=INK))
         ax.text(center, middle, stage, color="white", fontsize=15.5, weight="bold", ha="center", va="center")
         if stage != STAGES[-1]:
-            _draw_line(ax, (center + 0.97, middle), (center + PITCH - 0.97, middle), INK)
+            draw_line(ax, (center + 0.97, middle), (center + PITCH - 0.97, middle), INK)
 
 
 def _draw_callout(ax: Axes, callout: _Callout, center: float, top: float) -> None:
@@ -228,10 +228,10 @@ def _draw_callout(ax: Axes, callout: _Callout, center: float, top: float) -> Non
 
 
 def _draw_arrow(ax: Axes, x: float, start: float, end: float, role: str) -> None:
-    _draw_line(ax, (x, start), (x, end), COLORS[role])
+    draw_line(ax, (x, start), (x, end), COLORS[role])
 
 
-def _draw_line(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
+def draw_line(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
     look = {"arrowstyle": "-|>", "color": color, "linewidth": 3.2, "mutation_scale": 24, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", xy=end, xytext=start, arrowprops=look, zorder=2)
 

@@ -22,12 +22,13 @@ from spai_lab.data import load
 from spai_lab.metrics import psnr
 
 INPUTS = 104  # images in all, a multiple of every batch size
-STEPS = 600
+STEPS = 300
 RECOGNIZED = 20.0  # dB of PSNR from which an image counts as read
 SMALLER = {"faces": 4}  # by how much pictures are made smaller, per side
 NOISE = (1e-4, 1e-3, 1e-2, 1e-1)
 PRUNED = (0.2, 0.5, 0.8, 0.95)
 LOCAL = (2, 5, 20)
+LOCAL_RATE = 0.1
 
 Defense = Callable[[nn.Module, Tensor, Tensor, float, torch.Generator], Gradients]
 DEFENSES: dict[str, Defense] = {
@@ -37,7 +38,7 @@ DEFENSES: dict[str, Defense] = {
     ),
     "pruning": lambda model, x, y, strength, generator: sparse(shared_gradients(model, x, y), strength),
     "local steps": lambda model, x, y, strength, generator: local_steps(
-        model, x, y, steps=int(strength), learning_rate=0.1
+        model, x, y, steps=int(strength), learning_rate=LOCAL_RATE
     ),
 }
 
@@ -61,6 +62,7 @@ class Leak:
         batch: inputs of a gradient.
         defense: one of `DEFENSES`.
         strength: of the defense: deviation of the noise, share that is pruned, local steps; 0 for none.
+        adaptive: whether the attacker knows of the pruning, or of the local steps.
     """
 
     data: str
@@ -68,6 +70,7 @@ class Leak:
     batch: int = 1
     defense: str = "none"
     strength: float = 0.0
+    adaptive: bool = False
 
     @property
     def key(self) -> dict:
@@ -81,9 +84,13 @@ class Leak:
         model = leak_network(x.shape[1:], classes, generator=generator)
         x, y = x.unflatten(0, (-1, self.batch)), y.view(-1, self.batch)
         sent = DEFENSES[self.defense](model, x, y, self.strength, generator)
+        knows = {}
+        if self.adaptive:
+            knows = {"pruned": True} if self.defense == "pruning" else {"local": (int(self.strength), LOCAL_RATE)}
         leaked = gradient_leakage(
             model,
             sent,
+            **knows,
             shape=x.shape[2:],
             batch=self.batch,
             labels=self.labels,
@@ -95,7 +102,7 @@ class Leak:
         return {
             "psnr": [round(value, 1) for value in near.flatten().tolist()],
             "recognized": [int((near >= RECOGNIZED).sum()), near.numel()],
-            "labels": [int(right.sum()), right.numel()],
+            "labels_found": [int(right.sum()), right.numel()],
             "blank": round(psnr(x.flatten(0, 1), torch.zeros_like(x.flatten(0, 1))).mean().item(), 1),
         }
 
@@ -124,7 +131,7 @@ class LabelsLeak:
             for part, of in zip(x.split(100), y.split(100), strict=True)
         ]
         found = torch.cat([leaked_labels(gradients) for gradients in sent])
-        return {"labels": [int((found == y).sum()), len(y)]}
+        return {"labels_found": [int((found == y).sum()), len(y)]}
 
 
 def leakage_jobs(name: str) -> tuple[Leak | LabelsLeak, ...]:
@@ -137,5 +144,7 @@ def leakage_jobs(name: str) -> tuple[Leak | LabelsLeak, ...]:
         *(Leak(name, "analytic", 1, "noise", sigma) for sigma in NOISE),
         *(Leak(name, "analytic", 1, "pruning", share) for share in PRUNED),
         *(Leak(name, "analytic", 1, "local steps", float(steps)) for steps in LOCAL),
+        *(Leak(name, "analytic", 1, "pruning", share, adaptive=True) for share in PRUNED),
+        *(Leak(name, "analytic", 1, "local steps", float(steps), adaptive=True) for steps in LOCAL[:2]),
         LabelsLeak(name),
     )

@@ -1,13 +1,18 @@
 """Attacks on privacy, measured: membership, leakage from gradients, inversion, extraction and memorization."""
 
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
+from spai_lab.metrics import Rate
+from spai_lab.survey.backdoors import Measured
 from spai_lab.survey.extraction_jobs import extraction_jobs
 from spai_lab.survey.inversion_jobs import inversion_jobs
-from spai_lab.survey.leakage_jobs import leakage_jobs
-from spai_lab.survey.measure import Job, measure
-from spai_lab.survey.membership_jobs import membership_jobs
+from spai_lab.survey.leakage_jobs import STEPS, leakage_jobs
+from spai_lab.survey.ledger import Comparison, published
+from spai_lab.survey.measure import Job, load_measurement, measure
+from spai_lab.survey.membership_jobs import ENOUGH, GRID, Population, membership_jobs
 from spai_lab.survey.secrets_jobs import secrets_jobs
 
 FAMILIES: dict[str, tuple[Callable[[str], Sequence[Job]], tuple[str, ...]]] = {
@@ -33,3 +38,248 @@ def measure_privacy(
     """
     jobs, _ = FAMILIES[family]
     return measure(f"{family}_{name}", jobs(name), data=name, seed=seed, fresh=fresh, workers=workers, file=file)
+
+
+def rows_of(measurement: dict, kind: str) -> list[dict]:
+    """The rows of one kind of job."""
+    return [row for row in measurement["rows"] if row["kind"] == kind]
+
+
+# --- membership
+
+
+def base_row(measurement: dict) -> dict:
+    """The population that every attack was run on, with the scores of its first target."""
+    return next(row for row in rows_of(measurement, "members") if "first" in row)
+
+
+def membership_curves(measurement: dict) -> dict[str, tuple[list[float], list[float]]]:
+    """By attack the curve of all targets together: false positives, as far as enough innocent inputs were scored, and
+    true ones."""
+    curves = {}
+    for name, found in base_row(measurement)["attacks"].items():
+        kept = [(x, y) for x, y in zip(GRID.tolist(), found["curve"], strict=True) if x * found["innocent"] >= ENOUGH]
+        curves[name] = tuple(map(list, zip(*kept, strict=True)))
+    return curves
+
+
+def caught_table(measurement: dict) -> list[tuple[str, ...]]:
+    """For each attack its mean area under the curve, and the members found at low false positives, with intervals."""
+    table = []
+    for name, found in base_row(measurement)["attacks"].items():
+        cells = (
+            f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+            for value, low, high in found["caught"].values()
+        )
+        table.append((name, f"{found['area']:.3f}", *cells))
+    return table
+
+
+def area_by_level(measurement: dict) -> dict[str, dict[str, float]]:
+    """For each level of the answer the area under each attack's curve; the same population at every level."""
+    rows = [row for row in rows_of(measurement, "members") if "first" not in row]
+    population = next(trained_as(row) for row in rows if row["level"] != "logits")
+    levels = [row for row in rows if trained_as(row) == population]
+    return {row["level"]: {name: found["area"] for name, found in row["attacks"].items()} for row in levels}
+
+
+def trained_as(row: dict) -> dict:
+    """The population that a row was measured on."""
+    return {field.name: row[field.name] for field in fields(Population)}
+
+
+def knob_table(measurement: dict) -> list[tuple[str, ...]]:
+    """What a model's training has to do with what it tells: set size, epochs, weight decay; accuracies and areas."""
+    table = []
+    for row in rows_of(measurement, "members"):
+        if row["level"] == "logits" and "first" not in row:
+            members, others = (Rate(*row["accuracy"][where]) for where in ("members", "others"))
+            areas = (f"{row['attacks'][name]['area']:.3f}" for name in ("loss", "LiRA, online"))
+            settings = (str(row["inputs"] // 2), str(row["epochs"]), f"{row['weight_decay']:g}")
+            table.append((*settings, f"{100 * members.value:.1f} %", f"{100 * others.value:.1f} %", *areas))
+    return table
+
+
+# --- extraction
+
+
+def agreement_by_budget(measurement: dict) -> dict[tuple[str, str], dict[int, Rate]]:
+    """By strategy and level how often copy and victim agree, by budget."""
+    return {
+        (row["strategy"], row["level"]): {int(budget): Rate(*counts) for budget, counts in row["agree"].items()}
+        for row in rows_of(measurement, "learned")
+    }
+
+
+def fooled_by_copy(measurement: dict) -> dict[tuple[str, str], dict[str, Rate]]:
+    """By strategy and level how many images fool the victim: PGD on the largest copy, and random signs."""
+    return {
+        (row["strategy"], row["level"]): {name: Rate(*counts) for name, counts in row["fooled"].items()}
+        for row in rows_of(measurement, "learned")
+    }
+
+
+def copies_table(measurement: dict) -> list[tuple[str, ...]]:
+    """By what is asked and answered: agreement by budget, and what PGD on the largest copy does to the victim."""
+    fooled = fooled_by_copy(measurement)
+    return [
+        (
+            *key,
+            ", ".join(f"{budget}: {100 * rate.value:.0f} %" for budget, rate in rates.items()),
+            str(fooled[key]["PGD"]),
+        )
+        for key, rates in agreement_by_budget(measurement).items()
+    ]
+
+
+def solved_table(measurement: dict) -> list[tuple[str, ...]]:
+    """Regressions that were solved for, by the decimals of the answers."""
+    return [
+        (
+            f"{row['classes']} classes",
+            "all" if row["decimals"] is None else str(row["decimals"]),
+            f"{row['queries']:,}",
+            "–" if row["error"] is None else f"{row['error']:.1g}",
+            str(Rate(*row["agree"])),
+        )
+        for row in rows_of(measurement, "solved")
+    ]
+
+
+# --- leakage
+
+
+def leak_rows(measurement: dict, **key: object) -> list[dict]:
+    """The rows of attacks on gradients whose fields are these."""
+    return [row for row in rows_of(measurement, "leak") if row.items() >= key.items()]
+
+
+def leak_table(measurement: dict) -> list[tuple[str, ...]]:
+    """Every attack on gradients: images recognized, labels found, and the median likeness."""
+    return [
+        (
+            {"optimized": "DLG", "analytic": "iDLG"}[row["labels"]],
+            str(row["batch"]),
+            row["defense"] if row["defense"] == "none" else f"{row['defense']}, {row['strength']:g}",
+            "knows it" if row["adaptive"] else "–",
+            str(Rate(*row["recognized"])),
+            str(Rate(*row["labels_found"])),
+            f"{statistics.median(row['psnr']):.1f} dB",
+        )
+        for row in rows_of(measurement, "leak")
+    ]
+
+
+# --- inversion and secrets
+
+
+def inversion_table(measurement: dict) -> list[tuple[str, ...]]:
+    """Every inversion: the window, the victim's errors, and the drawings that the judge recognizes."""
+    return [
+        (
+            row["victim"],
+            row["access"] + ("" if row["decimals"] is None else f", {row['decimals']} decimals"),
+            f"{100 * Rate(*row['errors']).value:.1f} %",
+            str(Rate(*row["identified"])),
+            f"{100 * Rate(*row['among five']).value:.0f} %",
+            f"{row['confidence']:.2f}",
+            "–" if row["queries"] is None else f"{row['queries']:,}",
+        )
+        for row in rows_of(measurement, "inversion")
+    ]
+
+
+def attribute_table(measurement: dict) -> list[tuple[str, ...]]:
+    """Right guesses of the hidden column, about members and others, from the model and without it."""
+    return [
+        (
+            str(row["epochs"]),
+            row["level"],
+            *(
+                f"{100 * Rate(*row[source][group]).value:.1f} %"
+                for source in ("accuracy", "model", "imputation")
+                for group in ("members", "others")
+            ),
+        )
+        for row in rows_of(measurement, "attribute")
+    ]
+
+
+def exposures(measurement: dict) -> dict[int, list[float]]:
+    """The exposure of secrets in bits, by how often each was in the text."""
+    found: dict[int, list[float]] = {}
+    for row in rows_of(measurement, "memorized"):
+        found.setdefault(row["insertions"], []).append(row["exposure"])
+    return found
+
+
+def exposure_table(measurement: dict) -> list[tuple[str, ...]]:
+    """The exposures by how often the secret was in the text."""
+    return [(str(times), ", ".join(f"{b:.1f}" for b in bits)) for times, bits in exposures(measurement).items()]
+
+
+def drawn_table(measurement: dict) -> list[tuple[str, ...]]:
+    """The GAN attack by what the victim does: drawings that the judge takes for its class, and the model's accuracy."""
+    return [
+        (
+            "has no image of the class (control)"
+            if row["absent"]
+            else "sends its update"
+            if row["clip"] is None
+            else f"clips to {row['clip']:g}, noise {row['noise_multiplier']:g}",
+            str(Rate(*row["taken"])),
+            str(Rate(*row["accuracy"])),
+        )
+        for row in rows_of(measurement, "drawn")
+    ]
+
+
+# --- beside what was published
+
+
+def privacy_compared() -> list[Comparison]:
+    """The published figures of attacks on privacy, each beside what was measured for it; nothing where nothing was."""
+    ledger = published()
+    found = ((ledger[name], rate, ours, differs) for name, rate, ours, differs in besides())
+    return [
+        Comparison(figure, rate.value, rate.trials, rate.interval, ours, differs)
+        for figure, rate, ours, differs in found
+    ]
+
+
+def besides() -> Iterator[tuple[str, Rate | Measured, str, str]]:
+    """By the id of a published figure: what we measured, our set-up, and what that differs in."""
+    faces, mnist = load_measurement("inversion_faces"), load_measurement("membership_mnist")
+    smaller = "pictures of half the size, 80 test pictures"
+    network = {"softmax": "", "mlp": "1,000 hidden units; ", "dae": "the first layer is not trained with labels; "}
+    for row in rows_of(faces, "inversion"):
+        if row["access"] == "white-box":
+            yield f"faces-{row['victim']}", Rate(*row["errors"]), "faces", network[row["victim"]] + smaller
+    for row in rows_of(mnist, "precision"):
+        ours = f"MLP, {row['members']:,} training images, {row['shadows']} shadow models"
+        yield "shadow-mnist", Rate(*row["called"]), ours, ""
+    for row in rows_of(load_measurement("extraction_mnist"), "solved"):
+        if row["classes"] == 2 and row["decimals"] is None:
+            share = row["queries"] / row["parameters"]
+            ours = f"MNIST, 1 against 7; largest error of a probability {row['error']:.0e}"
+            yield "equations-queries", Measured(share, 1, (share, share)), ours, ""
+    leakage = load_measurement("leakage_mnist")
+    for name, labels in (("leakage-dlg", "optimized"), ("leakage-idlg", "analytic")):
+        for row in leak_rows(leakage, labels=labels, batch=1, defense="none"):
+            yield name, Rate(*row["labels_found"]), f"{STEPS} steps of L-BFGS", ""
+
+
+def tables(family: str, measurement: dict) -> dict[str, list[tuple[str, ...]]]:
+    """All that was measured of a family on one data set, as rows of words, by title."""
+    made = {
+        "membership": {"attack, area, members found": caught_table, "members, epochs, weight decay": knob_table},
+        "extraction": {"regression, decimals, queries, error, agreement": solved_table, "copies": copies_table},
+        "leakage": {"attack, batch, defense, recognized, labels, median": leak_table},
+        "inversion": {
+            "victim, window, errors, recognized, among five, confidence, queries": inversion_table,
+            "epochs, level, accuracy, from the model, imputed": attribute_table,
+        },
+        "secrets": {"the victim, drawings, accuracy": drawn_table, "insertions, exposures in bits": exposure_table},
+    }
+    found = {title: table(measurement) for title, table in made[family].items()}
+    return {title: rows for title, rows in found.items() if rows}

@@ -3,6 +3,7 @@
 from spai_lab.widgets.attack_gallery import attack_gallery
 from spai_lab.widgets.boundary_walks import boundary_walk, deepfool_walk
 from spai_lab.widgets.cleaning_explorer import cleaning_explorer
+from spai_lab.widgets.copying_explorer import copying_explorer
 from spai_lab.widgets.cw_tradeoff import cw_tradeoff
 from spai_lab.widgets.detection_explorer import detection_explorer
 from spai_lab.widgets.distillation_explorer import distillation_explorer
@@ -10,7 +11,10 @@ from spai_lab.widgets.eps_units import eps_units
 from spai_lab.widgets.epsilon_explorer import epsilon_explorer
 from spai_lab.widgets.explorable import Explorable
 from spai_lab.widgets.interval_explorer import interval_explorer
+from spai_lab.widgets.inversion_explorer import inversion_explorer
+from spai_lab.widgets.leakage_explorer import leakage_explorer
 from spai_lab.widgets.loss_surface import loss_surface
+from spai_lab.widgets.membership_explorer import membership_explorer
 from spai_lab.widgets.moons_explorer import moons_explorer
 from spai_lab.widgets.patch_explorer import patch_explorer
 from spai_lab.widgets.poison_explorer import poison_explorer
@@ -30,6 +34,7 @@ __all__ = [
     "boundary_walk",
     "cleaning_explorer",
     "compare",
+    "copying_explorer",
     "cw_tradeoff",
     "deepfool_walk",
     "detection_explorer",
@@ -37,7 +42,10 @@ __all__ = [
     "eps_units",
     "epsilon_explorer",
     "interval_explorer",
+    "inversion_explorer",
+    "leakage_explorer",
     "loss_surface",
+    "membership_explorer",
     "moons_explorer",
     "patch_explorer",
     "poison_explorer",

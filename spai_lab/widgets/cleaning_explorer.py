@@ -28,7 +28,18 @@ from spai_lab.training import Recipe, Shift
 from spai_lab.training.cache import cached
 from spai_lab.widgets.choices import offline_datasets, starting_dataset
 from spai_lab.widgets.explorable import Explorable
-from spai_lab.widgets.roc_panel import draw_roc, in_percent, look, mark_rates
+from spai_lab.widgets.roc_panel import (
+    RULE,
+    SUSPECTED,
+    THRESHOLD,
+    draw_histograms,
+    draw_roc,
+    in_percent,
+    look,
+    mark_rates,
+    mark_side,
+    mark_threshold,
+)
 
 TARGET = 0
 FRACTION = 0.05
@@ -225,32 +236,23 @@ PLACES_REVERSED = {
     "roc": PLACES["roc"],
 }
 GROUPS = ("clean", "poisoned")
-SUSPECTED = {"facecolor": "black", "alpha": 0.1, "edgecolor": "none", "zorder": 1, "gid": "suspected"}
-THRESHOLD = {"color": "black", "linestyle": "--", "linewidth": 2.5, "zorder": 2, "gid": "threshold"}
-RULE = {"fontsize": 15, "weight": "bold", "gid": "rule"}
 
 
-def draw_histograms(ax: Axes, evidence: Evidence, power: float = 1.0) -> None:
-    """How often each value occurs among the innocent and among the guilty; bars are even in the power's root."""
+def draw_values(ax: Axes, evidence: Evidence, power: float = 1.0) -> None:
+    """The histograms of the innocent and of the guilty; bars are even in the power's root."""
     edges = np.linspace(0, evidence.values.max().item() ** (1 / power), 31)
     middles, edges = ((edges[1:] + edges[:-1]) / 2) ** power, edges**power
     edges[-1] = evidence.values.max().item()
-    for role, group, name in zip(
-        GROUPS, (~evidence.guilty, evidence.guilty), (evidence.words.innocent, evidence.words.guilty), strict=True
-    ):
-        counts, _ = np.histogram(evidence.values[group].numpy(), edges)
-        ax.stairs(counts, edges, fill=True, color=COLORS[role], alpha=0.3)
-        ax.stairs(counts, edges, color=COLORS[role], linewidth=2)
-        seen = counts > 0
-        label = f"{name} ({int(group.sum())})"
-        ax.plot(middles[seen], counts[seen], markersize=9, label=label, **look(role))
-    ax.set(xlim=(0, 1.02 * edges[-1]), ylim=(0, 1.06 * ax.get_ylim()[1]), ylabel="images")
+    values = (evidence.values[~evidence.guilty], evidence.values[evidence.guilty])
+    names = (evidence.words.innocent, evidence.words.guilty)
+    draw_histograms(ax, edges, middles, dict(zip(GROUPS, zip(names, values, strict=True), strict=True)))
+    ax.set_xlim(0, 1.02 * edges[-1])
 
 
 def draw_spectrum(axes: dict[str, Axes], evidence: Evidence) -> None:
     """The histograms of the spectral scores, wide where they are small."""
     ax = axes["evidence"]
-    draw_histograms(ax, evidence, power=2)
+    draw_values(ax, evidence, power=2)
     ax.set_xscale("function", functions=(lambda value: np.sqrt(np.maximum(value, 0)), np.square))
     top = evidence.values.max().item()
     ax.set_xticks([tick for tick in (0, 5, 20, 50, 100, 200, 300, 400, 600, 900) if tick < top])
@@ -259,7 +261,7 @@ def draw_spectrum(axes: dict[str, Axes], evidence: Evidence) -> None:
 
 def draw_entropy(axes: dict[str, Axes], evidence: Evidence) -> None:
     """The histograms of the entropies."""
-    draw_histograms(axes["evidence"], evidence)
+    draw_values(axes["evidence"], evidence)
     axes["evidence"].set(xlabel="mean entropy under overlays, in bits")
 
 
@@ -320,17 +322,8 @@ def draw_masks(axes: dict[str, Axes], evidence: Evidence) -> None:
 def mark_values(ax: Axes, evidence: Evidence, threshold: float) -> list[Artist]:
     """The threshold as an upright line, and what lies on its suspicious side in gray."""
     low, high = ax.get_xlim()
-    left, right = (low, threshold) if evidence.words.below else (threshold, high)
-    side = Rectangle((left, 0), max(right - left, 0), 1, transform=ax.get_xaxis_transform(), **SUSPECTED)
-    return [side, *upright(ax, evidence, threshold)]
-
-
-def upright(ax: Axes, evidence: Evidence, threshold: float) -> list[Artist]:
-    """The threshold as an upright line, and above it what happens on its suspicious side."""
-    line = Line2D([threshold] * 2, [0, 1], transform=ax.get_xaxis_transform(), **THRESHOLD)
-    place = ax.transAxes.inverted().transform(ax.transData.transform((threshold, 0)))[0]
-    words = rule_in_short(evidence, threshold)
-    return [line, Text(min(max(place, 0.2), 0.8), 1.015, words, ha="center", transform=ax.transAxes, **RULE)]
+    side = mark_side(ax, threshold, min(low, threshold) if evidence.words.below else max(high, threshold))
+    return [side, *mark_threshold(ax, threshold, rule_in_short(evidence, threshold))]
 
 
 def rule_in_short(evidence: Evidence, threshold: float) -> str:
@@ -343,7 +336,7 @@ def mark_clusters(ax: Axes, evidence: Evidence, threshold: float) -> list[Artist
     """The threshold, and in gray where a cluster is small and stands apart."""
     low, high = ax.get_xlim()[0], ax.get_ylim()[1]
     corner = Rectangle((low, SILHOUETTE), threshold - low, high - SILHOUETTE, transform=ax.transData, **SUSPECTED)
-    return [corner, *upright(ax, evidence, threshold)]
+    return [corner, *mark_threshold(ax, threshold, rule_in_short(evidence, threshold))]
 
 
 def mark_masks(ax: Axes, evidence: Evidence, threshold: float) -> list[Artist]:

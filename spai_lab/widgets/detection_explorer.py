@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from spai_lab.checks import check_choice, check_number
@@ -20,7 +18,14 @@ from spai_lab.survey.detection_jobs import ADAPTIVE, DETECTORS, KNOWN_FPR
 from spai_lab.survey.measure import load_measurement
 from spai_lab.widgets.choices import DATASETS, starting_dataset
 from spai_lab.widgets.explorable import Explorable
-from spai_lab.widgets.roc_panel import draw_roc, in_percent, look, mark_rates
+from spai_lab.widgets.roc_panel import (
+    draw_histograms,
+    draw_roc,
+    in_percent,
+    mark_rates,
+    mark_side,
+    mark_threshold,
+)
 
 STEPS = 60
 BINS = 31
@@ -133,20 +138,16 @@ def attacks(dataset: str, detector: str) -> tuple[str, ...]:
     return tuple(attack for attack in ADVERSARIAL if fools(measured, detector, attack).any())
 
 
-def draw_histograms(ax: Axes, evidence: Evidence) -> None:
-    """How often each score occurs among clean images and among those that fool the model."""
+def draw_scores(ax: Axes, evidence: Evidence) -> None:
+    """The histograms of clean images and of those that fool the model."""
     edges = evidence.spaced(BINS)
     middles = np.sqrt(edges[1:] * edges[:-1]) if evidence.logarithmic else (edges[1:] + edges[:-1]) / 2
     if evidence.logarithmic:
         ax.set_xscale("log")
-    for (role, name), scores in zip(GROUPS.items(), (evidence.clean, evidence.adversarial), strict=True):
-        counts, _ = np.histogram(scores.numpy().clip(edges[0], edges[-1]), edges)
-        ax.stairs(counts, edges, fill=True, color=COLORS[role], alpha=0.3)
-        ax.stairs(counts, edges, color=COLORS[role], linewidth=2)
-        seen = counts > 0
-        ax.plot(middles[seen], counts[seen], markersize=9, label=f"{name} ({len(scores)})", **look(role))
+    scores = (evidence.clean, evidence.adversarial)
+    groups = {role: (name, group) for (role, name), group in zip(GROUPS.items(), scores, strict=True)}
+    draw_histograms(ax, edges, middles, groups)
     ax.margins(x=0.02)
-    ax.set(ylim=(0, 1.06 * ax.get_ylim()[1]), ylabel="images")
     ax.set_xlabel(SCORES.get(evidence.detector, LOG_ODDS))
 
 
@@ -155,7 +156,7 @@ def backdrop(evidence: Evidence) -> Backdrop:
     """What the threshold leaves as it is: histograms, curve, legend."""
     fig, axes = panels(11.6, 6.2, evidence=(0.85, 0.8, 5.35, 3.95), roc=(7.3, 0.8, 3.95, 3.95))
     with styled():
-        draw_histograms(axes["evidence"], evidence)
+        draw_scores(axes["evidence"], evidence)
         place = {"loc": "lower left", "bbox_to_anchor": (-0.03, 1.12), "ncols": 1, "borderpad": 0}
         axes["evidence"].legend(**place, fontsize=15, handletextpad=0.2)
         names = ("clean images rejected", "adversarial images rejected")
@@ -179,18 +180,11 @@ def render(evidence: Evidence, threshold: float) -> Figure:
     check_threshold(evidence, threshold)
     behind = backdrop(evidence)
     ax = behind.axes["evidence"]
-    right = ax.get_xlim()[1]
     with styled():
         fig = behind.picture()
-        side = {"facecolor": "black", "alpha": 0.1, "edgecolor": "none", "zorder": 1, "gid": "suspected"}
-        fig.add_artist(
-            Rectangle((threshold, 0), max(right - threshold, 0), 1, transform=ax.get_xaxis_transform(), **side)
-        )
-        line = {"color": "black", "linestyle": "--", "linewidth": 2.5, "zorder": 2, "gid": "threshold"}
-        fig.add_artist(Line2D([threshold] * 2, [0, 1], transform=ax.get_xaxis_transform(), **line))
-        place = ax.transAxes.inverted().transform(ax.transData.transform((threshold, 0)))[0]
-        words = {"ha": "center", "fontsize": 15, "weight": "bold", "gid": "rule", "transform": ax.transAxes}
-        fig.text(min(max(place, 0.2), 0.8), 1.015, f"rejected above {threshold:.3g}", **words)
+        side = mark_side(ax, threshold, max(ax.get_xlim()[1], threshold))
+        for mark in (side, *mark_threshold(ax, threshold, f"rejected above {threshold:.3g}")):
+            fig.add_artist(mark)
         mark_rates(fig, behind.axes["roc"], evidence.caught(threshold), evidence.alarms(threshold))
         words = {"fontsize": 16, "weight": "bold", "va": "center", "gid": "evading", "color": COLORS["adversarial"]}
         said = f"fool and pass {in_percent(evidence.through(threshold))}"

@@ -32,6 +32,8 @@ EXPLORABLES = {
     "08_robust_training": ("robust_boundary(", "smoothing_explorer(", "interval_explorer("),
     "09_detection": ("detection_explorer(",),
     "10_cleaning_up": ("cleaning_explorer(",),
+    "11_privacy_attacks": ("inversion_explorer(", "membership_explorer(", "copying_explorer("),
+    "12_leaks_in_collaboration": ("leakage_explorer(",),
 }
 CHAPTER_OF = {call: chapter for chapter, calls in EXPLORABLES.items() for call in calls}
 FORGOT_THE_CLIP = """\
@@ -154,6 +156,10 @@ def test_the_epsilon_slider_moves_the_picture_its_words_and_the_caption(notebook
         ("interval_explorer(", "eps", 3, "its box of radius {}; "),
         ("detection_explorer(", "threshold", 6, "Threshold {}. "),
         ("cleaning_explorer(", "threshold", 6, "removed above {}. "),
+        ("copying_explorer(", "queries", 2, "The point: {} queries, "),
+        ("membership_explorer(", "threshold", 6, " {}. An ROC curve on logarithmic axes"),
+        ("leakage_explorer(", "noise", 2, "with noise {}, after "),
+        ("leakage_explorer(", "steps", 3, ", after {} steps: "),
     ],
 )
 def test_a_slider_moves_the_picture_its_words_and_the_caption(live, call, name, presses, words):
@@ -177,6 +183,7 @@ def test_a_slider_moves_the_picture_its_words_and_the_caption(live, call, name, 
         ("attack_gallery(", "model", ", which {} on digits reads as "),
         ("boundary_walk(", "attack", "The walk of {} starts at "),
         ("detection_explorer(", "detector", "Two histograms of the scores of {}: "),
+        ("inversion_explorer(", "target", "A training picture of {} of "),
     ],
 )
 def test_a_choice_changes_the_picture_its_words_and_the_caption(live, call, name, words):

@@ -154,7 +154,7 @@ def test_no_table_or_figure_of_the_survey_is_unregistered():
     registered = {reference for row in ROWS for reference in row.functions}
     drawn = {
         f"spai_lab.survey.{module}:{name}"
-        for module in ("tables", "figures")
+        for module in ("tables", "figures", "roles")
         for name, function in inspect.getmembers(importlib.import_module(f"spai_lab.survey.{module}"))
         if re.match(r"(table|figure)_", name) and inspect.isfunction(function)
     }

@@ -3,6 +3,7 @@ r"""Gradients leak: whoever sees what a participant sends can compute what it wa
 The server, or another participant, knows the model and the update. It looks for inputs that give the same gradient.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -59,9 +60,32 @@ def shared_gradients(model: nn.Module, x: Tensor, y: Tensor) -> Gradients:
     {'1.weight': (3, 2, 4), '1.bias': (3, 2)}
     """
     check_batches(model, x, y)
-    theta = {name: weight.detach() for name, weight in model.named_parameters()}
-    loss = lambda theta, x, y: F.cross_entropy(functional_call(model, theta, (x,)), y)  # noqa: E731
-    return vmap(grad(loss), in_dims=(None, 0, 0))(theta, x, y)
+    return vmap(update_of(model), in_dims=(None, 0, 0))(weights_of(model), x, y)
+
+
+def update_of(model: nn.Module, steps: int = 1, learning_rate: float = 1.0) -> Callable[..., Gradients]:
+    r"""What a participant sends, as a function `(theta, x, y)`: its way by the length of its steps.
+
+    $(\theta - \theta_k) / (\alpha k)$ after k steps of gradient descent on the whole batch; for k = 1 the gradient.
+    """
+
+    def loss(theta: Gradients, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(functional_call(model, theta, (x,)), y)
+
+    def sends(theta: Gradients, x: Tensor, y: Tensor) -> Gradients:
+        total = grad(loss)(theta, x, y)
+        for _ in range(steps - 1):
+            local = {name: theta[name] - learning_rate * total[name] for name in theta}
+            slope = grad(loss)(local, x, y)
+            total = {name: total[name] + slope[name] for name in theta}
+        return {name: total[name] / steps for name in theta}
+
+    return sends
+
+
+def weights_of(model: nn.Module) -> Gradients:
+    """The weights by name, detached."""
+    return {name: weight.detach() for name, weight in model.named_parameters()}
 
 
 def gradient_leakage(
@@ -73,6 +97,8 @@ def gradient_leakage(
     labels: str = "optimized",
     steps: int = 300,
     learning_rate: float = 1.0,
+    pruned: bool = False,
+    local: tuple[int, float] = (1, 1.0),
     snapshots: int = 1,
     generator: torch.Generator | None = None,
     progress: bool = True,
@@ -91,6 +117,8 @@ def gradient_leakage(
         labels: "optimized" (DLG), or "analytic" (iDLG), which needs `batch=1`.
         steps: of L-BFGS.
         learning_rate: the length of its steps.
+        pruned: whether the attacker knows that zeros stand for numbers that were not sent, and compares the others.
+        local: steps and learning rate of the local training, if the attacker knows of it, as in `local_steps`.
         snapshots: how many images of the way to keep, at even distances; the last is the result.
         generator: draws the noise; None draws a fresh one.
         progress: show a bar.
@@ -116,7 +144,10 @@ def gradient_leakage(
     for name, value in (("steps", steps), ("snapshots", snapshots)):
         check_count(name, value)
     check_number("learning_rate", learning_rate, low=0, exclusive=True)
-    check_flag("progress", progress)
+    for name, value in (("progress", progress), ("pruned", pruned)):
+        check_flag(name, value)
+    check_count("local[0], the steps,", local[0])
+    check_number("local[1], the learning rate,", local[1], low=0, exclusive=True)
     count, pixels = len(next(iter(sent.values()))), (batch, *shape)
     generator = fresh_generator(generator, torch.device("cpu"))
     classes = last_layer(sent)[0].shape[1]
@@ -124,22 +155,18 @@ def gradient_leakage(
     guess = torch.randn(count, batch, classes, generator=generator).flatten(1)
     fixed = F.one_hot(leaked_labels(sent), classes).float()[:, None] if labels == "analytic" else None
     start = image if fixed is not None else torch.cat([image, guess], 1)
-    theta = {name: weight.detach() for name, weight in model.named_parameters()}
+    theta, updates = weights_of(model), vmap(update_of(model, *local), in_dims=(None, 0, 0))
+    compared = {name: g != 0 if pruned else torch.ones_like(g) for name, g in sent.items()}
 
     def parts(point: Tensor) -> tuple[Tensor, Tensor]:
         """Images, and the class probabilities that go with them."""
         x, z = point[:, : image.shape[1]], point[:, image.shape[1] :]
         return x.view(-1, *pixels), fixed if fixed is not None else z.view(-1, batch, classes).softmax(2)
 
-    def loss(theta: Gradients, x: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(model, theta, (x,)), target)
-
-    gradients_of = vmap(grad(loss), in_dims=(None, 0, 0))
-
     def distance(point: Tensor) -> Tensor:
-        """Squared distance between the gradients of each candidate and those that were sent, `(N,)`."""
-        found = gradients_of(theta, *parts(point))
-        return sum((found[name] - sent[name]).square().flatten(1).sum(1) for name in sent)
+        """Squared distance between what each candidate would send and what was sent, `(N,)`."""
+        found = updates(theta, *parts(point))
+        return sum(((found[name] - sent[name]) * compared[name]).square().flatten(1).sum(1) for name in sent)
 
     kept = {round((k + 1) * steps / snapshots) for k in range(snapshots)}
     best, nearest, path = start, distance(start).detach(), []
@@ -277,13 +304,7 @@ def local_steps(model: nn.Module, x: Tensor, y: Tensor, *, steps: int, learning_
     check_batches(model, x, y)
     check_count("steps", steps)
     check_number("learning_rate", learning_rate, low=0, exclusive=True)
-    first = {name: weight.detach() for name, weight in model.named_parameters()}
-    loss = lambda theta, x, y: F.cross_entropy(functional_call(model, theta, (x,)), y)  # noqa: E731
-    theta = {name: weight.expand(len(x), *weight.shape) for name, weight in first.items()}
-    for _ in range(steps):
-        slope = vmap(grad(loss))(theta, x, y)
-        theta = {name: theta[name] - learning_rate * slope[name] for name in theta}
-    return {name: (first[name] - theta[name]) / (learning_rate * steps) for name in theta}
+    return vmap(update_of(model, steps, learning_rate), in_dims=(None, 0, 0))(weights_of(model), x, y)
 
 
 def matched(leaked: Leaked, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -137,6 +137,19 @@ def test_noise_defends(digits):
     assert (near < 15).all()
 
 
+def test_who_knows_of_the_defense_reads_more(digits):
+    model, x, y = digits
+    settings = {"shape": x.shape[2:], "labels": "analytic", "steps": 250, "progress": False}
+    pruned = sparse(shared_gradients(model, x, y), 0.5)
+    several = local_steps(model, x, y, steps=3, learning_rate=0.5)
+    for sent, knows in ((pruned, {"pruned": True}), (several, {"local": (3, 0.5)})):
+        unaware, aware = (
+            matched(gradient_leakage(model, sent, **settings, **known, generator=seeded(5)), x, y)[0]
+            for known in ({}, knows)
+        )
+        assert aware.median() > unaware.median() + 3
+
+
 def test_noise_has_the_deviation_that_is_asked_for():
     sent = {"weight": torch.zeros(10, 100, 100)}
     noise = noised(sent, 0.5, generator=seeded())["weight"]
@@ -208,6 +221,9 @@ def test_nothing_of_the_callers_changes():
         ({"snapshots": 0}, "snapshots is 0"),
         ({"learning_rate": 0}, "learning_rate is 0"),
         ({"progress": 1}, "progress is 1"),
+        ({"pruned": 1}, "pruned is 1"),
+        ({"local": (0, 1.0)}, r"local\[0\], the steps, is 0"),
+        ({"local": (2, 0)}, r"local\[1\], the learning rate, is 0"),
     ],
 )
 def test_bad_arguments_are_named(change, message):
