@@ -333,7 +333,46 @@ def eps_table(eps, unit, mean, std):
     return np.float64(eps) * {"pixels": 1.0, "gray levels": 1 / 255, "normalized": std}[unit]
 
 
+def invert_by_autograd(W, b, target, steps, step_size):
+    x = torch.zeros(W.shape[1], dtype=W.dtype, requires_grad=True)
+    for _ in range(steps):
+        (slope,) = torch.autograd.grad(1 - (W @ x + b).softmax(0)[target], x)
+        x = (x - step_size * slope).clamp(0, 1).detach().requires_grad_()
+    return x.detach()
+
+
+def ratio_of_distributions(p, inside, outside):
+    def log_density(sample):
+        phi = sample.double().logit()
+        return torch.distributions.Normal(phi.mean(), phi.std()).log_prob(torch.tensor(p).double().logit())
+
+    return log_density(inside) - log_density(outside)
+
+
+def steal_at_random_points(query, d):
+    points = torch.rand(d + 1, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows = torch.cat([points, torch.ones(d + 1, 1, dtype=torch.float64)], 1)
+    return torch.linalg.solve(rows, torch.stack([query(point[None])[0] for point in points]).logit())
+
+
+def leak_by_least_squares(dW, db):
+    return torch.linalg.lstsq(db[:, None], dW).solution[0]
+
+
+def mean_by_a_loop(updates, sizes, answered):
+    total, count = torch.zeros_like(updates[0]), 0
+    for update, size, there in zip(updates, sizes.tolist(), answered.tolist(), strict=True):
+        if there:
+            total, count = total + size * update, count + size
+    return total / count
+
+
 STYLES = [
+    ("invert_linear", invert_by_autograd),
+    ("likelihood_ratio", ratio_of_distributions),
+    ("steal_logistic", steal_at_random_points),
+    ("leak_from_gradient", leak_by_least_squares),
+    ("federated_mean", mean_by_a_loop),
     ("fgsm", fgsm_backward),
     ("fgsm", fgsm_image_by_image),
     ("fgsm", fgsm_numpy),
@@ -361,6 +400,15 @@ def test_what_a_right_answer_leaves_behind_is_mentioned():
     assert "left gradients in the model's weights" in text
     assert "requires_grad on" in text
     assert "tidy" not in said(check.fgsm(EXERCISES["fgsm"].solution))
+
+
+def test_a_thief_who_asks_too_often_is_told_and_so_is_one_who_asks_for_nothing_sensible():
+    steal = EXERCISES["steal_logistic"].solution
+    assert (
+        "passed"
+        not in judge(EXERCISES["steal_logistic"], lambda query, d: (steal(query, d), steal(query, d))[0]).verdict
+    )
+    assert "points (N, " in said(check.steal_logistic(lambda query, d: query(torch.zeros(d))))
 
 
 # --- the truth that answers are held against
