@@ -8,8 +8,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from spai_lab.checks import check_images, describe
-from spai_lab.figures import draw_rates
-from spai_lab.metrics import Rate
 from spai_lab.style import COLORS, MARKERS, draw_image, figure, styled
 
 STYLES = ("-", "--", ":", "-.")
@@ -74,50 +72,6 @@ def low_roc(
         ax.set(xlabel="others called members (false positives)", ylabel="members found (true positives)")
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(ticker.PercentFormatter(1, decimals=None))
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return fig
-
-
-def rates_by(
-    curves: Mapping[str, Mapping[float, Rate]],
-    roles: Mapping[str, str],
-    *,
-    x: str,
-    y: str,
-    logarithmic: bool = True,
-    chance: float | None = None,
-) -> Figure:
-    """Rates with their intervals against a number, such as a budget of queries.
-
-    Args:
-        curves: name of a curve to its rates, by number.
-        roles: name of a curve to one of `style.ROLES`; curves of one role differ in line and shade.
-        x, y: what the axes show.
-        logarithmic: whether the number is drawn so; then it is above 0.
-        chance: the rate of guessing, drawn as a gray line.
-    Returns:
-        the figure.
-    """
-    fig, axes = figure(9.5, 4.4)
-    ax = axes[0, 0]
-    seen: dict[str, int] = {}
-    with styled():
-        for name, rates in curves.items():
-            draw_rates(ax, rates, name, roles[name], seen.setdefault(roles[name], 0) % len(STYLES))
-            seen[roles[name]] += 1
-        if chance is not None:
-            ax.axhline(chance, color=COLORS["baseline"], linewidth=1.5, linestyle=":")
-            ax.annotate("guessing", (0.01, chance), xycoords=("axes fraction", "data"), va="bottom")
-        if logarithmic:
-            ax.set_xscale("log")
-            ticks = sorted({place for rates in curves.values() for place in rates})
-            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            ax.minorticks_off()
-        trials = sorted({rate.trials for rates in curves.values() for rate in rates.values()})
-        span = f"{trials[0]:,}" if trials[0] == trials[-1] else f"{trials[0]:,} to {trials[-1]:,}"
-        ax.set(xlabel=x, ylabel=y, ylim=(-0.02, 1.02))
-        ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
-        ax.set_title(f"n = {span}; band: 95 % interval")
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 

@@ -18,7 +18,7 @@ from spai_lab.widgets.choices import DATASETS, starting_dataset
 from spai_lab.widgets.explorable import Explorable
 from spai_lab.widgets.roc_panel import in_percent
 
-STRATEGIES = {"random": "noise", "natural": "images, drawn", "active": "images, chosen"}
+STRATEGIES = {"random": "noise", "natural": "random images", "active": "uncertain images"}
 LOOKS = {"random": ("baseline", ":"), "natural": ("clean", "--"), "active": ("adversarial", "-")}
 PRESENT = {"color": "black", "linestyle": "", "marker": "o", "fillstyle": "none", "markersize": 20, "gid": "present"}
 
