@@ -11,7 +11,7 @@ from spai_lab.attacks.privacy.copying import agreement, agreement_curve, extract
 from spai_lab.attacks.privacy.extraction import extraction_equations, extraction_relu
 from spai_lab.data import Dataset, load
 from spai_lab.metrics import Rate, fooled_rate
-from spai_lab.models import initialized, lenet
+from spai_lab.models import initialized, lenet, softmax_regression
 from spai_lab.query import Query
 from spai_lab.survey.defense_models import seeded
 from spai_lab.training import Recipe, fit, train
@@ -54,7 +54,10 @@ class Solved:
         return {"kind": "solved", **asdict(self)}
 
     def run(self, seed: int) -> dict:
-        """Queries, parameters, the largest error of a probability on test images, and how often both agree."""
+        """Queries, parameters, the largest error of a probability on test images, and how often both agree.
+
+        Beside it what rounding costs the honest user: how often the class that the answer puts first is right.
+        """
         data = load(self.data)
         data = data.first(4000) if self.classes == 10 else data.only(1, 7).first(4000)
         victim = train(LINEAR, data, seed=seed, progress=False)[0].double()
@@ -68,7 +71,42 @@ class Solved:
             "parameters": math.prod(data.shape) + 1,
             "error": error if math.isfinite(error) else None,
             "agree": counted(agreement(victim, found.model, x)),
+            "user": counted(rounded_accuracy(victim, x, data.y_test[:1000], self.decimals)),
         }
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A regression that was fitted to rounded answers instead: the attacker who knows that equations would fail.
+
+    Args:
+        data: name of the data set.
+        decimals: to which the confidences are rounded.
+    """
+
+    data: str
+    decimals: int
+
+    @property
+    def key(self) -> dict:
+        """Its fields."""
+        return {"kind": "fitted", **asdict(self)}
+
+    def run(self, seed: int) -> dict:
+        """Queries, as many as the equations take, and how often both agree."""
+        data = load(self.data)
+        victim = train(LINEAR, data.first(4000), seed=seed, progress=False)[0]
+        pool = data.x_train[4000:] if len(data.y_train) > 8000 else data.x_train
+        queries = min(math.prod(data.shape) + 1, len(pool))
+        copied = extraction_learning(
+            Query(victim, "scores", decimals=self.decimals),
+            pool,
+            budget=queries,
+            model=softmax_regression(data.shape, data.num_classes, generator=seeded(seed)),
+            generator=seeded(seed),
+            progress=False,
+        )
+        return {"queries": queries, "agree": counted(agreement(victim, copied.model, data.x_test[:1000]))}
 
 
 @dataclass(frozen=True)
@@ -158,6 +196,13 @@ class Learned:
         }
 
 
+def rounded_accuracy(victim: nn.Module, x: Tensor, y: Tensor, decimals: int | None) -> Rate:
+    """How often the right class alone has the largest of the rounded confidences."""
+    answer = Query(victim, "scores", decimals=decimals)(x)
+    alone = (answer == answer.amax(1, keepdim=True)).sum(1) == 1
+    return Rate(int(((answer.argmax(1) == y) & alone).sum()), len(y))
+
+
 def counted(rate: Rate) -> list[int]:
     """Hits and trials."""
     return [rate.hits, rate.trials]
@@ -167,6 +212,7 @@ def extraction_jobs(name: str) -> tuple[Solved | TakenApart | Learned, ...]:
     """Equations at every rounding, ten small networks, and each strategy at each level of the answer."""
     return (
         *(Solved(name, classes, decimals) for classes in (2, 10) for decimals in DECIMALS),
+        *(Fitted(name, decimals) for decimals in DECIMALS if decimals is not None),
         *(TakenApart(name, 8, number) for number in range(10)),
         *(Learned(name, strategy, level) for strategy in ("random", "natural", "active") for level in LEVELS),
     )

@@ -47,7 +47,8 @@ class Inversion:
     Args:
         data: name of the data set.
         victim: one of `FACE_VICTIMS`.
-        access: "white-box", or "black-box", which measures the slope by queries.
+        access: "white-box", "black-box", which measures the slope by queries, or "black-box, coarse", which knows that
+            confidences are rounded: it starts from gray, looks far, and climbs the logarithm.
         decimals: to which confidences are rounded; None reveals them all.
     """
 
@@ -82,9 +83,12 @@ def drawings(
 ) -> tuple[Tensor, Tensor, int | None]:
     """What the attacker draws of each target, how sure the victim is of it, and queries for each."""
     settings = {"generator": seeded(seed), "progress": False}
-    if job.access == "black-box":
+    if job.access.startswith("black-box"):
         query = Query(model, "scores", decimals=job.decimals)
         looks = {"samples": LOOKS, "h": 0.1, "steps": 40, "step_size": 5.0}
+        if job.access == "black-box, coarse":
+            gray = torch.full((1, *data.shape), 0.5)
+            looks = {"samples": LOOKS, "h": 0.5, "steps": 150, "step_size": 1.0, "start": gray, "logarithm": True}
         found = model_inversion(query, targets, shape=data.shape, **looks, **settings)
         return found.x, found.confidence, query.total // len(targets)
     if job.victim == "dae":
@@ -115,7 +119,10 @@ class Attribute:
         return {"kind": "attribute", **asdict(self)}
 
     def run(self, seed: int) -> dict:
-        """Right guesses about members and others, by attack, by imputation, and the victim's accuracy."""
+        """Right guesses about members and others, and the victim's accuracy.
+
+        From the commoner value, by imputation, from the model, and from the model with imputation as its prior.
+        """
         return attribute_outcome(self.epochs, self.level, seed)
 
 
@@ -137,9 +144,16 @@ def attribute_outcome(epochs: int, level: str, seed: int) -> dict:
         for name, (x, y) in groups.items():
             truth = numbers(x, column, values)
             known = {"column": column, "values": values}
-            attacked = attribute_inference(query, x, y, **known, prior=prior, confusion=confusion).guess
-            imputed = imputation(data.x_val, x, **known, y_public=data.y_val, y=y).guess
-            for attack, guess in (("model", attacked), ("imputation", imputed)):
+            imputed = imputation(data.x_val, x, **known, y_public=data.y_val, y=y)
+            guesses = {
+                "majority": prior.argmax().expand(len(truth)),
+                "imputation": imputed.guess,
+                "model": attribute_inference(query, x, y, **known, prior=prior, confusion=confusion).guess,
+                "both": attribute_inference(
+                    query, x, y, **known, prior=imputed.score.clamp_min(1e-6), confusion=confusion
+                ).guess,
+            }
+            for attack, guess in guesses.items():
                 add(totals.setdefault(attack, {}), name, counted(attribute_rate(guess, truth)))
             with torch.no_grad():
                 right = int((model(x).argmax(1) == y).sum())
@@ -158,6 +172,7 @@ def inversion_jobs(name: str) -> tuple[Inversion | Attribute, ...]:
         *(Inversion(name, kind, "white-box") for kind in FACE_VICTIMS),
         *(Inversion(name, kind, "black-box") for kind in FACE_VICTIMS[1:]),
         *(Inversion(name, "softmax", "black-box", decimals) for decimals in ROUNDED),
+        *(Inversion(name, "softmax", "black-box, coarse", decimals) for decimals in (None, 2, 1)),
     )
     if name == "digits":
         jobs += tuple(Attribute(epochs, level) for epochs in (5, 60, 200) for level in ("labels", "scores"))

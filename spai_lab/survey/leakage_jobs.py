@@ -19,7 +19,9 @@ from spai_lab.attacks.privacy.leakage import (
     sparse,
 )
 from spai_lab.data import load
-from spai_lab.metrics import psnr
+from spai_lab.metrics import accuracy_rate, psnr
+from spai_lab.survey.extraction_jobs import counted
+from spai_lab.training import fit
 
 INPUTS = 104  # images in all, a multiple of every batch size
 STEPS = 300
@@ -29,6 +31,7 @@ NOISE = (1e-4, 1e-3, 1e-2, 1e-1)
 PRUNED = (0.2, 0.5, 0.8, 0.95)
 LOCAL = (2, 5, 20)
 LOCAL_RATE = 0.1
+LEARNED = 1000  # images on which a network is trained first, where it is
 
 Defense = Callable[[nn.Module, Tensor, Tensor, float, torch.Generator], Gradients]
 DEFENSES: dict[str, Defense] = {
@@ -63,6 +66,7 @@ class Leak:
         defense: one of `DEFENSES`.
         strength: of the defense: deviation of the noise, share that is pruned, local steps; 0 for none.
         adaptive: whether the attacker knows of the pruning, or of the local steps.
+        epochs: of training before the gradient is shared; 0 for a network as it was drawn.
     """
 
     data: str
@@ -71,6 +75,7 @@ class Leak:
     defense: str = "none"
     strength: float = 0.0
     adaptive: bool = False
+    epochs: int = 0
 
     @property
     def key(self) -> dict:
@@ -82,6 +87,12 @@ class Leak:
         x, y, classes = pictures(self.data, INPUTS, seed)
         generator = torch.Generator().manual_seed(seed)
         model = leak_network(x.shape[1:], classes, generator=generator)
+        right = None
+        if self.epochs:
+            data = load(self.data)
+            settings = {"epochs": self.epochs, "learning_rate": 3e-3, "generator": generator, "progress": False}
+            fit(model, data.x_train[:LEARNED], data.y_train[:LEARNED], **settings)
+            right = counted(accuracy_rate(model.eval(), *data.sample(500, seed=seed)))
         x, y = x.unflatten(0, (-1, self.batch)), y.view(-1, self.batch)
         sent = DEFENSES[self.defense](model, x, y, self.strength, generator)
         knows = {}
@@ -98,18 +109,19 @@ class Leak:
             generator=generator,
             progress=False,
         )
-        near, right = matched(leaked, x, y)
+        near, named = matched(leaked, x, y)
         return {
             "psnr": [round(value, 1) for value in near.flatten().tolist()],
             "recognized": [int((near >= RECOGNIZED).sum()), near.numel()],
-            "labels_found": [int(right.sum()), right.numel()],
+            "labels_found": [int(named.sum()), named.numel()],
             "blank": round(psnr(x.flatten(0, 1), torch.zeros_like(x.flatten(0, 1))).mean().item(), 1),
+            **({} if right is None else {"accuracy": right}),
         }
 
 
 @dataclass(frozen=True)
 class LabelsLeak:
-    """How often the sign of the last layer's gradient names the label, over a thousand images.
+    """How often the sign of the last layer's gradient names the label, over a thousand images, or all that there are.
 
     Args:
         data: name of the data set.
@@ -137,7 +149,8 @@ class LabelsLeak:
 def leakage_jobs(name: str) -> tuple[Leak | LabelsLeak, ...]:
     """Both attacks on single images, DLG on batches, and iDLG against each defense."""
     if name == "faces":
-        return (*(Leak(name, labels) for labels in ("optimized", "analytic")), LabelsLeak(name))
+        singles = (Leak(name, labels) for labels in ("optimized", "analytic"))
+        return (*singles, *(Leak(name, "optimized", batch) for batch in (2, 4, 8)), LabelsLeak(name))
     return (
         *(Leak(name, labels) for labels in ("optimized", "analytic")),
         *(Leak(name, "optimized", batch) for batch in (2, 4, 8)),
@@ -146,5 +159,6 @@ def leakage_jobs(name: str) -> tuple[Leak | LabelsLeak, ...]:
         *(Leak(name, "analytic", 1, "local steps", float(steps)) for steps in LOCAL),
         *(Leak(name, "analytic", 1, "pruning", share, adaptive=True) for share in PRUNED),
         *(Leak(name, "analytic", 1, "local steps", float(steps), adaptive=True) for steps in LOCAL[:2]),
+        *(Leak(name, "analytic", epochs=epochs) for epochs in (1, 10)),
         LabelsLeak(name),
     )

@@ -186,10 +186,10 @@ def membership_jobs(name: str) -> tuple[Members | ShadowPrecision, ...]:
     """The attacks on the most overfitted population, by level of the answer, and what overfitting depends on."""
     if name == "digits":
         base, fewer = Population(name, 400, 32, 10), Population(name, 400, 16, 10)
-        sizes, decays = (100, 200, 800), (0.3, 3.0)
+        sizes, decays = (100, 200, 800), (0.3, 3.0, 10.0)
     else:
         base, fewer = Population(name), Population(name, 1000, 16, 10)
-        sizes, decays = (200, 400, 4000), (0.3, 3.0)
+        sizes, decays = (200, 400, 4000), (0.3, 3.0, 10.0)
     knobs = (
         *(Population(name, size, 16, 10) for size in sizes),
         *(Population(name, fewer.inputs, 16, 10, epochs=epochs) for epochs in (3, 10, 60)),

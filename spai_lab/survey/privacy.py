@@ -11,7 +11,7 @@ from spai_lab.survey.extraction_jobs import extraction_jobs
 from spai_lab.survey.inversion_jobs import inversion_jobs
 from spai_lab.survey.leakage_jobs import STEPS, leakage_jobs
 from spai_lab.survey.ledger import Comparison, published
-from spai_lab.survey.measure import Job, load_measurement, measure
+from spai_lab.survey.measure import Job, load_measurement, measure, results_file
 from spai_lab.survey.membership_jobs import ENOUGH, GRID, Population, membership_jobs
 from spai_lab.survey.secrets_jobs import secrets_jobs
 
@@ -133,17 +133,31 @@ def copies_table(measurement: dict) -> list[tuple[str, ...]]:
 
 
 def solved_table(measurement: dict) -> list[tuple[str, ...]]:
-    """Regressions that were solved for, by the decimals of the answers."""
+    """Regressions by the decimals of the answers: solved for, fitted, and what the rounding costs the user."""
+    fitted = {(10, row["decimals"]): percent(Rate(*row["agree"])) for row in rows_of(measurement, "fitted")}
     return [
         (
             f"{row['classes']} classes",
             "all" if row["decimals"] is None else str(row["decimals"]),
             f"{row['queries']:,}",
             "–" if row["error"] is None else f"{row['error']:.1g}",
-            str(Rate(*row["agree"])),
+            percent(Rate(*row["agree"])),
+            fitted.get((row["classes"], row["decimals"]), "–"),
+            percent(Rate(*row["user"])),
         )
         for row in rows_of(measurement, "solved")
     ]
+
+
+def apart_words(measurement: dict) -> str:
+    """In words: how many small networks were taken apart, and with how many queries."""
+    rows = rows_of(measurement, "apart")
+    queries = sorted(row["queries"] for row in rows)
+    return (
+        f"Of {len(rows)} networks with {rows[0]['hidden']} hidden units {sum(row['complete'] for row in rows)} were "
+        f"taken apart completely, with {queries[0]:,} to {queries[-1]:,} queries. A copy's logits are off by at most "
+        f"{max(row['residual'] for row in rows):.0e} of the largest, where a unit was not found too."
+    )
 
 
 # --- leakage
@@ -162,8 +176,9 @@ def leak_table(measurement: dict) -> list[tuple[str, ...]]:
             str(row["batch"]),
             row["defense"] if row["defense"] == "none" else f"{row['defense']}, {row['strength']:g}",
             "knows it" if row["adaptive"] else "–",
-            str(Rate(*row["recognized"])),
-            str(Rate(*row["labels_found"])),
+            "no" if row["epochs"] == 0 else f"{row['epochs']} epochs, {100 * Rate(*row['accuracy']).value:.0f} %",
+            percent(Rate(*row["recognized"])),
+            percent(Rate(*row["labels_found"])),
             f"{statistics.median(row['psnr']):.1f} dB",
         )
         for row in rows_of(measurement, "leak")
@@ -190,19 +205,28 @@ def inversion_table(measurement: dict) -> list[tuple[str, ...]]:
 
 
 def attribute_table(measurement: dict) -> list[tuple[str, ...]]:
-    """Right guesses of the hidden column, about members and others, from the model and without it."""
+    """Right guesses of the hidden column, about members and others: without the model, from it, and from both."""
     return [
         (
             str(row["epochs"]),
             row["level"],
-            *(
-                f"{100 * Rate(*row[source][group]).value:.1f} %"
-                for source in ("accuracy", "model", "imputation")
-                for group in ("members", "others")
-            ),
+            group,
+            f"{100 * Rate(*row['accuracy'][group]).value:.0f} %",
+            *(percent(Rate(*row[source][group])) for source in ("majority", "imputation", "model", "both")),
         )
         for row in rows_of(measurement, "attribute")
+        for group in ("members", "others")
     ]
+
+
+def percent(rate: Rate) -> str:
+    """A rate with its interval, without the number that it rests on.
+
+    >>> percent(Rate(83, 100))
+    '83.0 % (74.5 to 89.1)'
+    """
+    low, high = rate.interval
+    return f"{100 * rate.value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def exposures(measurement: dict) -> dict[int, list[float]]:
@@ -219,19 +243,28 @@ def exposure_table(measurement: dict) -> list[tuple[str, ...]]:
 
 
 def drawn_table(measurement: dict) -> list[tuple[str, ...]]:
-    """The GAN attack by what the victim does: drawings that the judge takes for its class, and the model's accuracy."""
-    return [
-        (
-            "has no image of the class (control)"
-            if row["absent"]
-            else "sends its update"
-            if row["clip"] is None
-            else f"clips to {row['clip']:g}, noise {row['noise_multiplier']:g}",
-            str(Rate(*row["taken"])),
-            str(Rate(*row["accuracy"])),
-        )
-        for row in rows_of(measurement, "drawn")
-    ]
+    """The GAN attack by what the victim does: mean and range over the trainings, with the class and without it."""
+    rows = rows_of(measurement, "drawn")
+    control = {(row["clip"], row["noise_multiplier"]): row for row in rows if row["absent"]}
+    table = []
+    for row in rows:
+        beside = control.get((row["clip"], row["noise_multiplier"]))
+        if not row["absent"] and beside is not None:
+            sends = "its update" if row["clip"] is None else f"clip {row['clip']:g}, noise {row['noise_multiplier']:g}"
+            cells = (ranged(row["taken"]), ranged(beside["taken"]), ranged(row["likeness"], 1, ""))
+            table.append((sends, *cells, ranged(beside["likeness"], 1, ""), ranged(row["accuracy"])))
+    return table
+
+
+def ranged(values: Sequence[float], factor: float = 100, unit: str = " %") -> str:
+    """The mean of some trainings, and from where to where they reach.
+
+    >>> ranged([0.2, 0.4, 0.9])
+    '50 % (20 to 90)'
+    """
+    digits = 0 if unit else 2
+    mean, low, high = (factor * value for value in (statistics.mean(values), min(values), max(values)))
+    return f"{mean:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 # --- beside what was published
@@ -249,37 +282,53 @@ def privacy_compared() -> list[Comparison]:
 
 def besides() -> Iterator[tuple[str, Rate | Measured, str, str]]:
     """By the id of a published figure: what we measured, our set-up, and what that differs in."""
-    faces, mnist = load_measurement("inversion_faces"), load_measurement("membership_mnist")
-    smaller = "pictures of half the size, 80 test pictures"
     network = {"softmax": "", "mlp": "1,000 hidden units; ", "dae": "the first layer is not trained with labels; "}
-    for row in rows_of(faces, "inversion"):
+    for row in kept_rows("inversion_faces", "inversion"):
         if row["access"] == "white-box":
-            yield f"faces-{row['victim']}", Rate(*row["errors"]), "faces", network[row["victim"]] + smaller
-    for row in rows_of(mnist, "precision"):
+            differs = f"{network[row['victim']]}pictures of half the size, 80 test pictures"
+            yield f"faces-{row['victim']}", Rate(*row["errors"]), "faces", differs
+    for row in kept_rows("membership_mnist", "precision"):
         ours = f"MLP, {row['members']:,} training images, {row['shadows']} shadow models"
-        yield "shadow-mnist", Rate(*row["called"]), ours, ""
-    for row in rows_of(load_measurement("extraction_mnist"), "solved"):
+        yield (
+            "shadow-mnist",
+            Rate(*row["called"]),
+            ours,
+            "another network, shadow models on the inputs in question",
+        )
+    for row in kept_rows("extraction_mnist", "solved"):
         if row["classes"] == 2 and row["decimals"] is None:
             share = row["queries"] / row["parameters"]
             ours = f"MNIST, 1 against 7; largest error of a probability {row['error']:.0e}"
             yield "equations-queries", Measured(share, 1, (share, share)), ours, ""
-    leakage = load_measurement("leakage_mnist")
-    for name, labels in (("leakage-dlg", "optimized"), ("leakage-idlg", "analytic")):
-        for row in leak_rows(leakage, labels=labels, batch=1, defense="none"):
-            yield name, Rate(*row["labels_found"]), f"{STEPS} steps of L-BFGS", ""
+    for row in kept_rows("leakage_mnist", "leak"):
+        if (row["batch"], row["defense"], row["epochs"]) == (1, "none", 0):
+            name = {"optimized": "leakage-dlg", "analytic": "leakage-idlg"}[row["labels"]]
+            differs = f"{row['labels_found'][1]} images, other strides, {STEPS} steps in place of up to 6,000"
+            yield name, Rate(*row["labels_found"]), "sigmoid network, untrained", differs
+
+
+def kept_rows(name: str, kind: str) -> list[dict]:
+    """The rows of one kind of a measurement; none where there is no measurement."""
+    return rows_of(load_measurement(name), kind) if results_file(name).exists() else []
 
 
 def tables(family: str, measurement: dict) -> dict[str, list[tuple[str, ...]]]:
     """All that was measured of a family on one data set, as rows of words, by title."""
     made = {
         "membership": {"attack, area, members found": caught_table, "members, epochs, weight decay": knob_table},
-        "extraction": {"regression, decimals, queries, error, agreement": solved_table, "copies": copies_table},
-        "leakage": {"attack, batch, defense, recognized, labels, median": leak_table},
+        "extraction": {
+            "regression, decimals, queries, error, solved, fitted, the user's accuracy": solved_table,
+            "copies": copies_table,
+        },
+        "leakage": {"attack, batch, defense, attacker, trained, recognized, labels, median": leak_table},
         "inversion": {
             "victim, window, errors, recognized, among five, confidence, queries": inversion_table,
-            "epochs, level, accuracy, from the model, imputed": attribute_table,
+            "epochs, level, rows, accuracy, majority, imputed, from the model, from both": attribute_table,
         },
-        "secrets": {"the victim, drawings, accuracy": drawn_table, "insertions, exposures in bits": exposure_table},
+        "secrets": {
+            "the victim, taken, control, likeness, control, accuracy": drawn_table,
+            "insertions, exposures in bits": exposure_table,
+        },
     }
     found = {title: table(measurement) for title, table in made[family].items()}
     return {title: rows for title, rows in found.items() if rows}

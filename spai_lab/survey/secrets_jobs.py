@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from spai_lab.attacks.privacy.gan import gan_attack, protected, taken_for
+from spai_lab.attacks.privacy.gan import gan_attack, likeness, protected, taken_for
 from spai_lab.attacks.privacy.memorization import (
     Canary,
     bits_per_character,
@@ -17,7 +17,6 @@ from spai_lab.data.sentences import Text, planted, sentences
 from spai_lab.metrics import accuracy_rate
 from spai_lab.models import mlp
 from spai_lab.survey.defense_models import seeded
-from spai_lab.survey.extraction_jobs import counted
 from spai_lab.training import reference
 from spai_lab.training.federated import participant
 
@@ -28,6 +27,7 @@ REPEATS = 5
 ROUNDS = 12
 JUDGED = 6  # the last rounds, whose drawings are judged together: they swing from round to round
 TARGETS = (0, 2, 3)
+TRAININGS = 3  # of each
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Memorized:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A GAN attack between two participants.
+    """A GAN attack between two participants, for three classes and three trainings each.
 
     Args:
         data: name of the data set.
@@ -88,16 +88,12 @@ class Drawn:
         return {"kind": "drawn", **asdict(self)}
 
     def run(self, seed: int) -> dict:
-        """Drawings that a judge takes for the class, for each of three targets, and the shared model's accuracy."""
-        taken, accuracy = [0, 0], [0, 0]
-        for target in TARGETS:
-            hits, right = self.attack(target, seed)
-            taken = [a + b for a, b in zip(taken, hits, strict=True)]
-            accuracy = [a + b for a, b in zip(accuracy, right, strict=True)]
-        return {"taken": taken, "accuracy": accuracy}
+        """Of each training the share of drawings that a judge takes for the class, their likeness, and the accuracy."""
+        runs = [self.attack(target, 100 * seed + number) for target in TARGETS for number in range(TRAININGS)]
+        return {name: [round(run[name], 3) for run in runs] for name in ("taken", "likeness", "accuracy")}
 
-    def attack(self, target: int, seed: int) -> tuple[list[int], list[int]]:
-        """For one target: drawings taken for it, and the shared model's accuracy on both participants' classes."""
+    def attack(self, target: int, seed: int) -> dict[str, float]:
+        """One training: what a judge says of the last rounds' drawings, how like the class they are, the accuracy."""
         data, generator = load(self.data), seeded(seed)
         x, y = data.x_train[:1000], data.y_train[:1000]
         of_victim = (y - target) % 10 < 5
@@ -118,19 +114,18 @@ class Drawn:
             generator=generator,
             progress=False,
         )
-        judge = reference("lenet", data)
-        right = accuracy_rate(attack.model, data.x_test[:1000], data.y_test[:1000])
-        return counted(taken_for(judge, attack.path[-JUDGED:].flatten(0, 1), target)), counted(right)
+        drawings = attack.path[-JUDGED:].flatten(0, 1)
+        return {
+            "taken": taken_for(reference("lenet", data), drawings, target).value,
+            "likeness": likeness(drawings, x, y)[target].item(),
+            "accuracy": accuracy_rate(attack.model, data.x_test[:1000], data.y_test[:1000]).value,
+        }
 
 
 def secrets_jobs(name: str) -> tuple[Memorized | Drawn, ...]:
     """The GAN attack with and without protection; the language models with the digits."""
-    jobs = (
-        Drawn(name),
-        Drawn(name, absent=True),
-        *(Drawn(name, clip) for clip in (1.0, 0.3, 0.1)),
-        *(Drawn(name, 1.0, noise) for noise in (0.03, 0.1, 0.3)),
-    )
+    protections = (*((clip, 0.0) for clip in (None, 1.0, 0.3, 0.1)), *((1.0, noise) for noise in (0.03, 0.1, 0.3)))
+    jobs = tuple(Drawn(name, *protection, absent) for absent in (False, True) for protection in protections)
     if name == "digits":
         jobs += tuple(Memorized(times, number) for times in INSERTIONS for number in range(REPEATS))
     return jobs

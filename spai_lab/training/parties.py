@@ -258,7 +258,7 @@ def weighted(weights: Sequence[float] | None, count: int) -> Tensor:
 
 
 def checked_update(update: Tensor, theta: Tensor, number: int) -> Tensor:
-    """An update, if it is one; `ValueError` or `Diverged` says which participant sent something else."""
+    """An update, if it is one; `ValueError` says which participant sent something else."""
     if not isinstance(update, Tensor) or update.shape != theta.shape or update.dtype != theta.dtype:
         raise ValueError(f"participant {number} sends {describe(update)}; accepted: {describe(theta)}")
     if not update.isfinite().all():

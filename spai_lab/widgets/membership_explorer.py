@@ -14,7 +14,7 @@ from spai_lab.checks import check_choice, check_number
 from spai_lab.metrics import Caught, Rate, Roc, roc
 from spai_lab.style import COLORS, Backdrop, panels, styled
 from spai_lab.survey.measure import load_measurement
-from spai_lab.survey.membership_jobs import ATTACKS, GRID
+from spai_lab.survey.membership_jobs import ATTACKS, ENOUGH, GRID
 from spai_lab.widgets.choices import DATASETS, starting_dataset
 from spai_lab.widgets.explorable import Explorable
 from spai_lab.widgets.roc_panel import (
@@ -211,9 +211,9 @@ def draw_scores(ax: Axes, evidence: Evidence) -> None:
 
 
 def draw_pooled(ax: Axes, evidence: Evidence) -> None:
-    """The curve of all models together, down to one false positive among all their innocents."""
+    """The curve of all models together, down to where at least ten of their innocents are accused."""
     rates, caught = GRID.numpy(), np.array(evidence.pooled)
-    shown = (rates >= 1 / evidence.innocent) & (caught > 0)
+    shown = (rates >= ENOUGH / evidence.innocent) & (caught > 0)
     look = {"color": COLORS["private"], "alpha": 0.4, "linewidth": 8, "zorder": 1.5}
     ax.plot(rates[shown], caught[shown], label=f"all {evidence.models} models", **look)
 

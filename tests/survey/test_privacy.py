@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from spai_lab.data import load
 from spai_lab.metrics import Rate
 from spai_lab.survey.extraction_jobs import Solved, TakenApart
 from spai_lab.survey.inversion_jobs import Attribute, Inversion
@@ -131,7 +132,7 @@ def test_labels_leak_always_and_images_mostly(name):
     measured = load_measurement(f"leakage_{name}")
     (labels,) = rows_of(measured, "labels")
     assert labels["labels_found"][0] == labels["labels_found"][1]
-    for row in leak_rows(measured, batch=1, defense="none"):
+    for row in leak_rows(measured, batch=1, defense="none", epochs=0):
         assert row["recognized"][1] >= 100 and Rate(*row["recognized"]).value > 0.5
         assert row["recognized"][0] == sum(value >= 20 for value in row["psnr"])
 
@@ -145,33 +146,67 @@ def test_noise_and_batches_close_the_leak(name):
     assert noisy[0.1] < noisy[0.0001]
 
 
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize(("defense", "strength"), [("local steps", 5), ("pruning", 0.5)])
+def test_who_knows_what_was_done_to_the_update_reads_more(name, defense, strength):
+    rows = leak_rows(load_measurement(f"leakage_{name}"), defense=defense, strength=strength)
+    unaware, aware = (next(row["recognized"][0] for row in rows if row["adaptive"] == knows) for knows in (False, True))
+    assert aware > unaware
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_whoever_knows_of_the_rounding_fits_instead_of_solving(name):
+    rows = load_measurement(f"extraction_{name}")["rows"]
+    solved, fitted = (
+        next(r["agree"] for r in rows if r["kind"] == kind and r["decimals"] == 2 and r.get("classes", 10) == 10)
+        for kind in ("solved", "fitted")
+    )
+    assert Rate(*fitted).value > Rate(*solved).value + 0.3
+
+
+def recognized(name, **key):
+    rows = [row for row in rows_of(load_measurement(f"inversion_{name}"), "inversion") if row.items() >= key.items()]
+    return {row["decimals"]: Rate(*row["identified"]).value for row in rows}
+
+
 @pytest.mark.parametrize("name", ["digits", "mnist", "faces"])
-def test_white_box_drawings_are_recognized_and_coarse_rounding_hides_them(name):
-    rows = rows_of(load_measurement(f"inversion_{name}"), "inversion")
-    white = [row for row in rows if row["access"] == "white-box"]
-    rounded = [row for row in rows if row["decimals"] == 1]
-    assert max(Rate(*row["identified"]).value for row in white) > 0.5
-    assert all(Rate(*row["identified"]).value <= 0.2 for row in rounded)
+def test_drawings_are_recognized_more_often_than_by_chance_and_less_when_answers_are_coarse(name):
+    chance = 1 / len(load(name).classes)
+    for victim in ("softmax", "mlp"):
+        assert recognized(name, victim=victim, access="white-box")[None] > 3 * chance
+    asked = recognized(name, victim="softmax", access="black-box")
+    assert asked[1] < asked[None]
+
+
+def test_people_are_recognized_from_exact_answers_and_from_two_decimals_but_not_from_one():
+    asked = recognized("faces", victim="softmax", access="black-box")
+    assert min(asked[None], asked[4], asked[3], asked[2]) > 0.5 > 0.2 > asked[1]
 
 
 def test_only_members_of_an_overfitted_model_are_betrayed_beyond_imputation():
-    row = next(r for r in rows_of(load_measurement("inversion_digits"), "attribute") if r["epochs"] == 200)
-    model, imputed = ({k: Rate(*v).value for k, v in row[source].items()} for source in ("model", "imputation"))
-    assert model["members"] > imputed["members"] and model["others"] < model["members"] - 0.1
+    rows = [row for row in rows_of(load_measurement("inversion_digits"), "attribute") if row["level"] == "scores"]
+    (row,) = (row for row in rows if row["epochs"] == 200)
+    both, imputed = ({k: Rate(*v) for k, v in row[source].items()} for source in ("both", "imputation"))
+    assert both["members"].interval[0] > imputed["members"].interval[1]
+    assert both["others"].value < imputed["others"].interval[1]
 
 
 def test_exposure_rises_with_the_insertions():
     found = exposures(load_measurement("secrets_digits"))
     mean = {times: sum(bits) / len(bits) for times, bits in found.items()}
     assert all(len(bits) == REPEATS for bits in found.values())
-    assert mean[0] < 4 < mean[8] <= math.log2(CANARY.size) and mean[32] > mean[1]
+    assert mean[0] < 4 < mean[8] <= math.log2(CANARY.size) + 0.001 and mean[32] > mean[1]
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_adversary_draws_the_class_and_not_without_a_victim_who_has_it(name):
     rows = rows_of(load_measurement(f"secrets_{name}"), "drawn")
-    attacked, control = (Rate(*row["taken"]).value for row in rows[:2])
-    assert attacked > control + 0.3
+    attacked, control = (
+        next(row for row in rows if row["clip"] is None and row["absent"] == no) for no in (False, True)
+    )
+    for what in ("taken", "likeness"):
+        assert sum(attacked[what]) / len(attacked[what]) > sum(control[what]) / len(control[what]) + 0.3
+    assert all(len(row["taken"]) == 9 for row in rows)
 
 
 def test_published_figures_stand_beside_measured_ones():

@@ -89,7 +89,8 @@ def extraction_learning(
     Reference: Orekondy 2018, arXiv 1812.02766, section 4.1 ("natural" is its random strategy) and 4.2; Pal 2019, arXiv
         1905.09165 ("active": its uncertainty strategy).
     Survey: privacy, model extraction.
-    Simplified: the adaptive strategy of Orekondy, which learns what classes of a labeled pool to draw from, is left
+    Simplified: where the pool comes from is the caller's choice; the paper asks about images of another distribution.
+        The adaptive strategy of Orekondy, which learns what classes of a labeled pool to draw from, is left
         out. `substitute` makes its images from a few by the copy's Jacobian instead.
 
     >>> victim, ours = (nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2))

@@ -28,7 +28,8 @@ class Extracted:
         queries: how many the attack asked, those that verify the copy included.
         residual: the largest deviation of the copy's logits from fresh answers, as a share of the largest of these;
             None if nothing was verified.
-        complete: whether all parameters that the attack looks for were found.
+        complete: whether all parameters that the attack looks for were found; False too if fresh answers, where any
+            were asked for, contradict the copy.
         rounding: by how much, at most, the rounding of the answers to `decimals` moved a weight; 0 if they are not
             rounded, infinite where an answer was rounded to 0.
     """
@@ -107,7 +108,8 @@ def extraction_equations(
     if checks:
         x = torch.rand(checks, *shape, dtype=dtype, device=x.device, generator=generator)
         residual = deviation(model, x, equations(query, x)[0])
-    return Extracted(model, query.total - asked, residual, rounding=rounding)
+    sound = residual is None or residual <= max(EXACT, 100 * torch.finfo(dtype).eps, rounding)
+    return Extracted(model, query.total - asked, residual, complete=sound, rounding=rounding)
 
 
 def linear(W: Tensor, b: Tensor) -> nn.Module:

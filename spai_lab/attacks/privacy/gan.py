@@ -291,7 +291,7 @@ def protected(
         noise_multiplier: $\sigma$, at least 0: noise as a multiple of C.
         generator: draws the noise; None draws a fresh one.
     Returns:
-        `(model, round) -> update`, `(D,)`.
+        `(model, round) -> update`, `(D,)`, or None where `send` drops out.
     Raises:
         ValueError: names the argument.
     Reference: McMahan 2017, arXiv 1710.06963, algorithm 1. Hitaj 2017, arXiv 1702.07464, argues that noise for single
@@ -308,8 +308,10 @@ def protected(
     check_number("noise_multiplier", noise_multiplier, low=0)
     check_generator(generator, torch.device("cpu") if generator is None else generator.device)
 
-    def sends_less(model: nn.Module, round: int) -> Tensor:
+    def sends_less(model: nn.Module, round: int) -> Tensor | None:
         update = send(model, round)
+        if update is None:
+            return None
         check_update(update, model)
         source = fresh_generator(generator, update.device)
         noise = torch.randn(update.shape, dtype=update.dtype, device=update.device, generator=source)

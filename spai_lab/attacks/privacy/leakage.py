@@ -16,7 +16,7 @@ from spai_lab.attacks.privacy.minimize import lbfgs_steps
 from spai_lab.checks import check_count, check_flag, check_images, check_labels, check_model, check_number, describe
 from spai_lab.metrics import psnr
 from spai_lab.models import Shape, check_shape
-from spai_lab.threat import fresh_generator
+from spai_lab.threat import fresh_generator, logits_of
 
 Gradients = dict[str, Tensor]
 
@@ -126,10 +126,11 @@ def gradient_leakage(
         what was found.
     Raises:
         ValueError: names the argument.
-    Reference: Zhu 2019, arXiv 1906.08935, algorithm 1; Zhao 2020, arXiv 2001.02610, equation 4 and algorithm 1 (iDLG).
+    Reference: Zhu 2019, arXiv 1906.08935, algorithm 1; Zhao 2020, arXiv 2001.02610, algorithm 1 (iDLG).
     Survey: Private AI, threats by a service provider or a silo.
     Simplified: all inputs of a batch move at once; the best images of the way are kept, since L-BFGS without a line
-        search may run away. N gradients are attacked side by side.
+        search may run away. The paper takes 300 calls of torch's L-BFGS, which are up to 20 of these steps each. N
+        gradients are attacked side by side.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> x, y = torch.rand(2, 1, 1, 2, 2), torch.tensor([[2], [0]])
@@ -146,8 +147,11 @@ def gradient_leakage(
     check_number("learning_rate", learning_rate, low=0, exclusive=True)
     for name, value in (("progress", progress), ("pruned", pruned)):
         check_flag(name, value)
+    if not isinstance(local, tuple) or len(local) != 2:
+        raise ValueError(f"local is {describe(local)}; accepted: steps and learning rate, such as (5, 0.1)")
     check_count("local[0], the steps,", local[0])
     check_number("local[1], the learning rate,", local[1], low=0, exclusive=True)
+    check_number("snapshots", snapshots, low=1, high=steps)
     count, pixels = len(next(iter(sent.values()))), (batch, *shape)
     generator = fresh_generator(generator, torch.device("cpu"))
     classes = last_layer(sent)[0].shape[1]
@@ -191,7 +195,7 @@ def leaked_labels(gradients: Gradients) -> Tensor:
         gradients: by name of a weight, `(N, ...)` each; the last layer is the last matrix `(N, K, D)`.
     Returns:
         labels `(N,)`, int64.
-    Reference: Zhao 2020, arXiv 2001.02610, equations 3 and 4.
+    Reference: Zhao 2020, arXiv 2001.02610, section 3.
 
     >>> leaked_labels({"weight": torch.tensor([[[0.3], [-0.7], [0.4]]]), "bias": torch.tensor([[0.3, -0.7, 0.4]])})
     tensor([1])
@@ -199,6 +203,10 @@ def leaked_labels(gradients: Gradients) -> Tensor:
     weight, bias = last_layer(gradients)
     if bias is not None:
         return bias.argmin(1)
+    if weight.shape[1] == 2:
+        raise ValueError(
+            "gradients has two classes and no bias: both rows look alike; accepted: a bias, or more classes"
+        )
     alignment = weight @ weight.transpose(1, 2)
     others = alignment.diagonal_scatter(torch.full(alignment.shape[:2], -torch.inf), dim1=1, dim2=2)
     return others.amax(2).argmin(1)
@@ -230,6 +238,8 @@ def linear_input(weight_gradient: Tensor, bias_gradient: Tensor) -> Tensor:
             f"weight_gradient is {describe(weight_gradient)}, bias_gradient {describe(bias_gradient)}; accepted: (K, D)"
             " and (K,)"
         )
+    if not (weight_gradient.isfinite().all() and bias_gradient.isfinite().all()):
+        raise ValueError("weight_gradient or bias_gradient has NaN or infinite numbers; accepted: finite ones")
     row = bias_gradient.abs().argmax()
     if bias_gradient[row] == 0:
         raise ValueError("bias_gradient is 0 everywhere; accepted: one that is not, the layer learned from its input")
@@ -272,6 +282,7 @@ def leak_network(
 def noised(gradients: Gradients, sigma: float, *, generator: torch.Generator | None = None) -> Gradients:
     """A defense: Gaussian noise on every number that is sent, `sigma` its standard deviation, at least 0."""
     check_number("sigma", sigma, low=0)
+    check_sent(gradients)
     generator = fresh_generator(generator, torch.device("cpu"))
     return {name: g + sigma * torch.randn(g.shape, generator=generator) for name, g in gradients.items()}
 
@@ -279,6 +290,9 @@ def noised(gradients: Gradients, sigma: float, *, generator: torch.Generator | N
 def sparse(gradients: Gradients, share: float) -> Gradients:
     """A defense: the smallest numbers are sent as 0, a `share` of them from 0 to below 1, of each sent gradient."""
     check_number("share", share, low=0, high=1)
+    if share == 1:
+        raise ValueError("share is 1, which sends nothing; accepted: below 1")
+    check_sent(gradients)
     flat = torch.cat([gradient.flatten(1) for gradient in gradients.values()], 1).abs()
     cut = round(share * flat.shape[1])
     if cut == 0:
@@ -319,6 +333,8 @@ def matched(leaked: Leaked, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """
     from scipy.optimize import linear_sum_assignment
 
+    if leaked.y.shape != y.shape or leaked.x.shape != x.shape:
+        raise ValueError(f"x is {describe(x)}; accepted: {describe(leaked.x)}, like what was leaked")
     batch = y.shape[1]
     near, right = torch.empty(y.shape), torch.empty(y.shape, dtype=torch.bool)
     for n in range(len(y)):
@@ -332,7 +348,10 @@ def matched(leaked: Leaked, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def last_layer(gradients: Gradients) -> tuple[Tensor, Tensor | None]:
     """The gradients of the last matrix `(N, K, D)` and of the bias behind it `(N, K)`, if there is one."""
     names = list(gradients)
-    last = max(number for number, name in enumerate(names) if gradients[name].ndim == 3)
+    matrices = [number for number, name in enumerate(names) if gradients[name].ndim == 3]
+    if not matrices:
+        raise ValueError("gradients has no matrix (N, K, D); accepted: those of a network that ends in a linear layer")
+    last = matrices[-1]
     bias = gradients[names[last + 1]] if last + 1 < len(names) else None
     return gradients[names[last]], bias
 
@@ -345,7 +364,10 @@ def check_batches(model: nn.Module, x: Tensor, y: Tensor) -> None:
         raise ValueError(f"y is {describe(y)}; accepted: int64 labels of shape {tuple(x.shape[:2])}")
     check_images(x.flatten(0, 1))
     check_labels(y.flatten(), x.flatten(0, 1))
+    check_differentiable(model)
     check_model(model, x)
+    with torch.no_grad():
+        logits_of(model, x[:, 0], y.amax(1))
 
 
 def check_gradients(model: nn.Module, gradients: Gradients, shape: Shape, batch: int) -> Gradients:
@@ -359,4 +381,25 @@ def check_gradients(model: nn.Module, gradients: Gradients, shape: Shape, batch:
         if gradient.ndim == 0 or gradient.shape[1:] != names[name].shape or not gradient.isfinite().all():
             wanted = f"finite (N, {', '.join(map(str, names[name].shape))})"
             raise ValueError(f"gradients[{name!r}] is {describe(gradient)}; accepted: {wanted}")
+    check_differentiable(model)
+    parameter = next(model.parameters())
+    with torch.no_grad():
+        blank = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
+        logits_of(model, blank, torch.zeros(1, dtype=torch.int64, device=parameter.device))
     return {name: gradient.detach() for name, gradient in gradients.items()}
+
+
+def check_differentiable(model: nn.Module) -> None:
+    """Raise `ValueError` if a layer draws at random or keeps averages: then a gradient is not of its inputs alone."""
+    layers = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+    if isinstance(model, nn.Module) and model.training and any(isinstance(layer, layers) for layer in model.modules()):
+        raise ValueError("model has dropout or batch norm in training mode; accepted: neither, or model.eval()")
+
+
+def check_sent(gradients: Gradients) -> None:
+    """Raise `ValueError` unless there are gradients by name, each with the senders in its first dimension."""
+    sound = (
+        isinstance(gradients, dict) and gradients and all(isinstance(g, Tensor) and g.ndim for g in gradients.values())
+    )
+    if not sound:
+        raise ValueError(f"gradients is {describe(gradients)}; accepted: by name of a weight, (N, ...) each")

@@ -53,6 +53,8 @@ def lira(
     check_flag("online", online)
     check_flag("shared_variance", shared_variance)
     phi = scaled(query, x, y)
+    if query.reveals in ("scores", "logits") and query(x[:1]).shape[1] != shadows.logits(x[:1]).shape[2]:
+        raise ValueError("shadows has other classes than the target; accepted: the same")
     phi_shadow = torch.stack([scaled(window, x, y) for window in windows(query, shadows)])
     mu, sigma = gaussian(phi_shadow, ~shadows.inside, shared_variance, "without")
     log_out = log_density(phi, mu, sigma)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spai_lab.attacks.privacy.copying import targets_of
 from spai_lab.attacks.privacy.shadows import Shadows, check_known
 from spai_lab.checks import check_classes, check_count, check_images, check_labels, check_number
 from spai_lab.query import Query, check_query
@@ -32,6 +33,8 @@ def membership_loss(query: Query, x: Tensor, y: Tensor) -> Tensor:
         ValueError: names the argument.
     Reference: Yeom 2018, arXiv 1709.01604, adversary 2 (the loss) and, from labels, adversary 1.
     Survey: Private AI, threats by a user.
+    Simplified: the paper compares the densities of the error among members and others; a threshold does the same where
+        they cross once.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> membership_loss(Query(model, "scores"), torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])).shape
@@ -79,7 +82,8 @@ def membership_shadow(
         ValueError: names the argument.
     Reference: Shokri 2017, arXiv 1610.05820, sections V-B to V-E.
     Survey: Private AI, threats by a user.
-    Simplified: the shadow models' inputs may overlap, and members and others count alike whatever their number.
+    Simplified: the shadow models' inputs may overlap, with those in question too, and members and others count alike
+        whatever their number.
 
     >>> from spai_lab.attacks.privacy.shadows import random_halves, train_shadows
     >>> from spai_lab.models import softmax_regression
@@ -99,8 +103,8 @@ def membership_shadow(
     generator = fresh_generator(generator, x.device)
     classes = shadows.logits(x_shadow[:1]).shape[-1]
     check_classes(y, torch.empty(0, classes))
-    seen = torch.stack([answers(window, x_shadow, classes) for window in windows(query, shadows)])
-    asked = answers(query, x, classes)
+    seen = torch.stack([targets_of(w, w(x_shadow), classes) for w in windows(query, shadows)])
+    asked = targets_of(query, query(x), classes)
     scores = torch.zeros(len(x), dtype=asked.dtype)
     for label in y.unique():
         of_class = y_shadow == label
@@ -136,17 +140,6 @@ def attack_model(
 def windows(query: Query, shadows: Shadows) -> list[Query]:
     """The shadow models behind the same window as the target: what is hidden there is hidden here."""
     return [Query(shadows.model(s), query.reveals, decimals=query.decimals) for s in range(len(shadows))]
-
-
-def answers(query: Query, x: Tensor, classes: int) -> Tensor:
-    """An answer of any level as a vector over the classes, `(N, K)`: 0 where it says nothing."""
-    answer = query(x)
-    if query.reveals == "labels":
-        return F.one_hot(answer, classes).float()
-    if isinstance(answer, tuple):
-        probabilities, labels = answer
-        return probabilities.new_zeros(len(x), classes).scatter(1, labels, probabilities)
-    return answer.softmax(1) if query.reveals == "logits" else answer
 
 
 def confidences(query: Query, x: Tensor, y: Tensor) -> Answers:

@@ -353,3 +353,11 @@ def test_bad_input_is_refused(refuses):
         ({"generator": 3}, "generator is 3"),
     ]:
         refuses(extraction_relu, valid | changes, *words)
+
+
+def test_a_copy_that_fresh_answers_contradict_is_not_called_complete():
+    victim = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    with torch.no_grad():
+        victim[1].weight.mul_(5)
+    found = extraction_equations(Query(victim, "logits"), (1, 2, 2), checks=20, dtype=torch.float64)
+    assert found.residual > 1e-3 and not found.complete

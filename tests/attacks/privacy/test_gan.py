@@ -263,3 +263,7 @@ REFUSED = {
 @pytest.mark.parametrize(("function", "arguments", "words"), REFUSED.values(), ids=REFUSED)
 def test_refuses(refuses, function, arguments, words):
     refuses(function, arguments, words)
+
+
+def test_a_protected_participant_may_drop_out():
+    assert protected(lambda model, round: None, clip=1.0)(nn.Linear(2, 1), 0) is None

@@ -128,6 +128,7 @@ def test_swapped_halves_turn_the_score_around(scene):
         ({"shadows": 3}, "shadows is 3"),
         ({"shadows": shadows_with(WEIGHTS[:2], [[True], [False]])}, "fewer than two models without it"),
         ({"shadows": shadows_with(WEIGHTS[:3], [[True], [False], [False]])}, "fewer than two models with it"),
+        ({"query": Query(nn.Sequential(nn.Flatten(), nn.Linear(1, 3)), "scores")}, "other classes than the target"),
         ({"online": 1}, "online is 1"),
         ({"shared_variance": None}, "shared_variance is None"),
         ({"x": torch.full((1, 1, 1, 1), 2.0)}, "x has values"),

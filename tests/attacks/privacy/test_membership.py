@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from spai_lab.attacks.privacy.membership import answers, confidences, membership_loss, membership_shadow
+from spai_lab.attacks.privacy.membership import confidences, membership_loss, membership_shadow
 from spai_lab.attacks.privacy.shadows import random_halves, train_shadows
 from spai_lab.data import load
 from spai_lab.metrics import caught_at, roc
@@ -68,12 +68,6 @@ def test_a_class_that_is_not_shown_cannot_be_likelier_than_one_that_is():
     query = Query(Says([[0.4, 0.3, 0.2, 0.1]]), "top-2")
     true, _ = confidences(query, torch.zeros(1, 1, 1, 1), torch.tensor([3]))
     assert true.item() == pytest.approx(0.3)
-
-
-def test_answers_of_every_level_are_vectors_over_the_classes():
-    for level in LEVELS:
-        vectors = answers(Query(Says(TOLD), level), torch.zeros(3, 1, 1, 1), 3)
-        assert vectors.shape == (3, 3) and torch.equal(vectors.argmax(1), torch.tensor([0, 1, 0]))
 
 
 @pytest.mark.parametrize("level", LEVELS)
