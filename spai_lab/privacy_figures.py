@@ -71,7 +71,7 @@ def low_roc(
         ax.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1))
         ax.set(xlabel="others called members (false positives)", ylabel="members found (true positives)")
         for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(ticker.PercentFormatter(1, decimals=None))
+            axis.set_major_formatter(ticker.FuncFormatter(lambda share, _: f"{100 * share:g} %"))
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 

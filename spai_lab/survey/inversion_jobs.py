@@ -47,8 +47,8 @@ class Inversion:
     Args:
         data: name of the data set.
         victim: one of `FACE_VICTIMS`.
-        access: "white-box", "black-box", which measures the slope by queries, or "black-box, coarse", which knows that
-            confidences are rounded: it starts from gray, looks far, and climbs the logarithm.
+        access: "white-box", "black-box", which measures the slope by queries, or "black-box, wide steps", which knows
+            that confidences are rounded: it starts from gray, looks far, and climbs the logarithm.
         decimals: to which confidences are rounded; None reveals them all.
     """
 
@@ -86,7 +86,7 @@ def drawings(
     if job.access.startswith("black-box"):
         query = Query(model, "scores", decimals=job.decimals)
         looks = {"samples": LOOKS, "h": 0.1, "steps": 40, "step_size": 5.0}
-        if job.access == "black-box, coarse":
+        if job.access == "black-box, wide steps":
             gray = torch.full((1, *data.shape), 0.5)
             looks = {"samples": LOOKS, "h": 0.5, "steps": 150, "step_size": 1.0, "start": gray, "logarithm": True}
         found = model_inversion(query, targets, shape=data.shape, **looks, **settings)
@@ -172,7 +172,7 @@ def inversion_jobs(name: str) -> tuple[Inversion | Attribute, ...]:
         *(Inversion(name, kind, "white-box") for kind in FACE_VICTIMS),
         *(Inversion(name, kind, "black-box") for kind in FACE_VICTIMS[1:]),
         *(Inversion(name, "softmax", "black-box", decimals) for decimals in ROUNDED),
-        *(Inversion(name, "softmax", "black-box, coarse", decimals) for decimals in (None, 2, 1)),
+        *(Inversion(name, "softmax", "black-box, wide steps", decimals) for decimals in (None, 2, 1)),
     )
     if name == "digits":
         jobs += tuple(Attribute(epochs, level) for epochs in (5, 60, 200) for level in ("labels", "scores"))

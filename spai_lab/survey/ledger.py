@@ -66,9 +66,10 @@ def comparison_table(comparisons: Iterable[Comparison]) -> str:
     lines = ["| published | | measured here | | verdict | source (standing) |", "|---|---:|---|---:|---|---|"]
     for row in comparisons:
         figure, (low, high) = row.figure, map(row.shown, row.interval)
+        interval = f", 95 % interval {low} to {high}" if low != high else ""
         lines.append(
             f"| {figure['metric']}: {figure['setup']} | {row.shown(figure['value'])} "
-            f"| {row.ours} | {row.shown(row.value)} (n = {row.images:,}, 95 % interval {low} to {high}) "
+            f"| {row.ours} | {row.shown(row.value)} (n = {row.images:,}{interval}) "
             f"| {row.verdict} | {figure['source']} ({figure['standing']}) |"
         )
     return "\n".join(lines)

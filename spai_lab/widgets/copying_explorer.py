@@ -13,7 +13,7 @@ from spai_lab.metrics import Rate
 from spai_lab.style import COLORS, MARKERS, Backdrop, panels, styled
 from spai_lab.survey.extraction_jobs import BUDGETS, LEVELS
 from spai_lab.survey.measure import load_measurement
-from spai_lab.survey.privacy import agreement_by_budget, fooled_by_copy
+from spai_lab.survey.privacy_tables import agreement_by_budget, fooled_by_copy
 from spai_lab.widgets.choices import DATASETS, starting_dataset
 from spai_lab.widgets.explorable import Explorable
 from spai_lab.widgets.roc_panel import in_percent
