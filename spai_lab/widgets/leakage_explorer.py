@@ -17,6 +17,7 @@ from spai_lab.checks import describe as describe_value
 from spai_lab.data import load
 from spai_lab.metrics import psnr
 from spai_lab.style import COLORS, MARKERS, Backdrop, frame, image_colors, panels, styled
+from spai_lab.survey.leakage_jobs import RECOGNIZED
 from spai_lab.widgets.choices import offline_datasets, refill, starting_dataset
 from spai_lab.widgets.explorable import Explorable
 
@@ -26,7 +27,6 @@ STEPS = {1: 200, 2: 300, 4: 500}  # of L-BFGS, by batch size: more images take l
 SNAPSHOTS = 20
 STARTS = (1, 2, 3, 4, 5, 6)
 NETWORK, FIRST = 1, 14  # seeds, of the weights and of the first start: from the other starts some searches run away
-CLEAR = 20.0  # dB
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,7 @@ def places(batch: int) -> tuple[float, float, dict[str, tuple[float, float, floa
     axes = {f"leaked {image}": (left, BOTTOM, side, side) for image, left in enumerate(columns)}
     axes |= {f"true {image}": (left, upper, side, side) for image, left in enumerate(columns)}
     edge, top = columns[-1] + side + 1.0, upper + side
-    return edge + CURVE + 0.95, top + 0.5, axes | {"curve": (edge, BOTTOM, CURVE, top - BOTTOM)}
+    return edge + CURVE + 1.2, top + 0.5, axes | {"curve": (edge, BOTTOM, CURVE, top - BOTTOM)}
 
 
 @lru_cache(maxsize=8)
@@ -192,7 +192,7 @@ def backdrop(leaks: Leaks) -> Backdrop:
         top = max(30.0, 10 * (1 + leaks.psnr.max().item() // 10))
         ax.set(xlim=(-0.3, right), ylim=(0, top), xlabel="noise on each number of the gradient", ylabel="PSNR in dB")
         ax.set_xticks(range(len(LEVELS)), LEVEL_NAMES)
-        for words, height, look in (("clear", CLEAR, ":"), ("all black", leaks.blank, "--")):
+        for words, height, look in (("recognized", RECOGNIZED, ":"), ("all black", leaks.blank, "--")):
             ax.axhline(height, color=COLORS["baseline"], linewidth=2, linestyle=look, zorder=0)
             ax.text(right + 0.05, height, words, va="center", fontsize=13)
     return Backdrop.of(fig, axes)
@@ -268,18 +268,18 @@ def verdict(leaks: Leaks, level: int, step: int) -> str:
     one, batch, sigma = leaks.batch == 1, leaks.batch, LEVELS[level]
     of = "the first training image" if one else f"the first {batch} training images"
     noise = f"with noise {sigma / leaks.spread:.2g} times as large as they are" if sigma else "without noise"
-    count = int((now >= CLEAR).sum())
+    count = int((now >= RECOGNIZED).sum())
     if one:
-        clear = "the image is clear" if count else "the image is not clear"
+        read = "the image is recognized" if count else "the image is not recognized"
     else:
-        clear = f"{count or 'none'} of the {batch} images {'is' if count < 2 else 'are'} clear"
-    words = f"The attacker holds the gradient of {of}: {leaks.numbers:,} numbers, {noise}. After {step} steps {clear}."
+        read = f"{count or 'none'} of the {batch} images {'is' if count < 2 else 'are'} recognized"
+    words = f"The attacker holds the gradient of {of}: {leaks.numbers:,} numbers, {noise}. After {step} steps {read}."
     if leaks.astray[level]:
         words += (
             " This search runs away (white markers): the gradient of what it finds stays far from the one that was "
             "sent. The attacker sees that, and starts again: choose another start."
         )
-    elif count < (end >= CLEAR).sum() or now.mean() + 1 < end.mean():
+    elif count < (end >= RECOGNIZED).sum() or now.mean() + 1 < end.mean():
         words += " Take more steps."
     elif now.mean() < leaks.blank + 3:
         words += " What was found is hardly nearer to the truth than black images are, or not even that."

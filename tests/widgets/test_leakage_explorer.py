@@ -8,8 +8,8 @@ import torch
 
 from spai_lab.attacks.privacy.leakage import gradient_leakage, leak_network, matched, shared_gradients
 from spai_lab.data import load
+from spai_lab.survey.leakage_jobs import RECOGNIZED
 from spai_lab.widgets.leakage_explorer import (
-    CLEAR,
     FIRST,
     LEVELS,
     NETWORK,
@@ -90,8 +90,8 @@ def test_images_are_put_beside_those_that_they_fit():
 def test_a_single_image_leaks_until_noise_hides_it():
     found = leaks("digits", 1)
     end = found.psnr[-1, :, 0]
-    assert not found.astray[0] and end[0] > CLEAR + 5 and end[-1] < found.blank
-    assert found.psnr[0, 0, 0] < CLEAR < end[1]
+    assert not found.astray[0] and end[0] > RECOGNIZED + 5 and end[-1] < found.blank
+    assert found.psnr[0, 0, 0] < RECOGNIZED < end[1]
     assert (found.labels[:3] == found.y).all()
 
 
