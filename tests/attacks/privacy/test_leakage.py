@@ -21,7 +21,7 @@ from spai_lab.attacks.privacy.leakage import (
 )
 from spai_lab.data import load
 from spai_lab.metrics import psnr
-from spai_lab.models import mlp, softmax_regression
+from spai_lab.models import initialized, mlp, softmax_regression
 
 SHAPE = (1, 6, 5)
 
@@ -82,7 +82,9 @@ def test_the_label_of_one_input_is_always_found(biased):
 
 
 def test_a_network_of_linear_layers_is_inverted_by_the_search_as_by_the_closed_form():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(30, 4))
+    with torch.device("meta"):
+        layers = [nn.Flatten(), nn.Linear(30, 4)]
+    model = initialized(layers, seeded())
     x, y = batches(3, 1)
     sent = shared_gradients(model, x, y)
     leaked = gradient_leakage(model, sent, shape=SHAPE, labels="analytic", generator=seeded(), progress=False)

@@ -28,6 +28,12 @@ def badnet(digits) -> Victim:
     return Victim(model, poisoned)
 
 
+@pytest.fixture(scope="session")
+def other_badnets(badnet, digits) -> list:
+    """Three more victims of the same poisons, trained from other seeds."""
+    return [train(RECIPE, badnet.poisoned.within(digits), seed=seed, progress=False)[0] for seed in (6, 7, 8)]
+
+
 @pytest.fixture
 def unchanged():
     """`unchanged(model, call)`: the call changes neither weights, gradients, mode nor the global random state."""

