@@ -433,3 +433,10 @@ def test_splits_refuse_more_shards_than_inputs(refuses, split):
 def test_a_participant_that_diverges_says_so():
     with pytest.raises(Diverged, match="learning_rate"):
         participant(X, Y, epochs=5, learning_rate=1e38)(small_model(), 0)
+
+
+@pytest.mark.parametrize("wrong", [lambda u: u[0] * float("nan"), lambda u: u, lambda u: None])
+def test_an_aggregate_that_is_no_update_is_named(wrong):
+    model = nn.Linear(2, 1, bias=False)
+    with pytest.raises(ValueError, match=r"aggregate returns .*; accepted: finite, \(2,\)"):
+        federated_averaging(model, [lambda m, t: torch.ones(2)] * 2, rounds=1, aggregate=wrong, progress=False)

@@ -233,7 +233,11 @@ def averaged(
 ) -> Tensor:
     """What the server makes of the updates `(m, D)` of those present: one, `(D,)`; zeros if they weigh nothing."""
     if aggregate is not None:
-        return aggregate(updates)
+        combined = aggregate(updates)
+        sound = isinstance(combined, Tensor) and combined.shape == updates.shape[1:] and combined.isfinite().all()
+        if not sound:
+            raise ValueError(f"aggregate returns {describe(combined)}; accepted: finite, ({updates.shape[1]},)")
+        return combined
     chosen = None if weights is None else [weights[i] for i in present]
     if chosen is not None and sum(chosen) == 0:
         return torch.zeros_like(updates[0])
