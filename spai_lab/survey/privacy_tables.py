@@ -123,8 +123,9 @@ def apart_words(measurement: dict) -> str:
     queries = sorted(row["queries"] for row in rows)
     return (
         f"Of {len(rows)} networks with {rows[0]['hidden']} hidden units {sum(row['complete'] for row in rows)} were "
-        f"taken apart completely, with {queries[0]:,} to {queries[-1]:,} queries. A copy's logits are off by at most "
-        f"{max(row['residual'] for row in rows):.0e} of the largest, where a unit was not found too."
+        f"taken apart completely, with {queries[0]:,} to {queries[-1]:,} queries. In the others a unit was not found: one "
+        "that switches nowhere in [0, 1] leaves no bend, and is not needed there. All copies' logits are off by at most "
+        f"{max(row['residual'] for row in rows):.0e} of the largest."
     )
 
 
@@ -232,7 +233,7 @@ def attribute_table(measurement: dict) -> list[tuple[str, ...]]:
     return [
         (
             str(row["epochs"]),
-            row["level"],
+            {"labels": "labels", "scores": "confidences"}[row["level"]],
             group,
             f"{100 * Rate(*row['accuracy'][group]).value:.0f} %",
             *(percent(Rate(*row[source][group])) for source in ("majority", "imputation", "model", "both")),
