@@ -123,9 +123,9 @@ def apart_words(measurement: dict) -> str:
     queries = sorted(row["queries"] for row in rows)
     return (
         f"Of {len(rows)} networks with {rows[0]['hidden']} hidden units {sum(row['complete'] for row in rows)} were "
-        f"taken apart completely, with {queries[0]:,} to {queries[-1]:,} queries. In the others a unit was not found: one "
-        "that switches nowhere in [0, 1] leaves no bend, and is not needed there. All copies' logits are off by at most "
-        f"{max(row['residual'] for row in rows):.0e} of the largest."
+        f"taken apart completely, with {queries[0]:,} to {queries[-1]:,} queries. In the others a unit was not found: "
+        "one that switches nowhere in [0, 1] leaves no bend, and is not needed there. All copies' logits are off by at "
+        f"most {max(row['residual'] for row in rows):.0e} of the largest."
     )
 
 
