@@ -14,7 +14,7 @@ from spai_lab.survey.backdoor_jobs import jobs
 from spai_lab.survey.backdoor_victims import MATRIX_BACKDOORS, PLANTS, TARGET
 from spai_lab.survey.cleaning_jobs import DEFENSES
 from spai_lab.survey.ledger import Comparison, published
-from spai_lab.survey.measure import measure
+from spai_lab.survey.measure import measure, rows_of_kind
 
 MODELS = ("lenet", "lenet-robust")
 
@@ -26,11 +26,6 @@ def measure_backdoors(
     return measure(
         f"backdoors_{name}", jobs(name), MODELS, data=name, seed=seed, fresh=fresh, workers=workers, file=file
     )
-
-
-def rows_of_kind(measurement: dict, kind: str) -> list[dict]:
-    """The rows of one kind of job."""
-    return [row for row in measurement["rows"] if row["kind"] == kind]
 
 
 def rate_of(row: dict, what: str) -> Rate | None:

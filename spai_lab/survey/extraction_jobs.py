@@ -14,6 +14,7 @@ from spai_lab.metrics import Rate, fooled_rate
 from spai_lab.models import initialized, lenet, softmax_regression
 from spai_lab.query import Query
 from spai_lab.survey.defense_models import seeded
+from spai_lab.survey.measure import counted
 from spai_lab.training import Recipe, fit, train
 from spai_lab.training.cache import cached
 
@@ -22,16 +23,21 @@ DECIMALS = (None, 6, 4, 3, 2)
 BUDGETS = {"digits": (25, 50, 100, 200, 400), "mnist": (50, 100, 250, 500, 1000, 2500)}
 LEVELS = {"labels": ("labels", None), "2 decimals": ("scores", 2), "all confidences": ("scores", None)}
 EVADED = {"digits": 0.1, "mnist": 0.2}  # eps of the copies' PGD
-SPARE = 10_000  # training images of MNIST that the victims below do not see
+SEEN = 10_000  # training images, at most, that the copied network learns from
 
 
 def victim_and_pool(name: str) -> tuple[nn.Module, Tensor]:
-    """A LeNet trained on the first half of the training images, and the other half, without labels."""
+    """A LeNet trained on some of the first half of the training images, and the other half, without labels."""
     data = load(name)
     half = len(data.y_train) // 2
     recipe = Recipe("lenet", epochs=20 if name == "digits" else 4, batch_size=32, learning_rate=3e-3)
-    model, _ = cached(recipe, data.first(half if name == "digits" else SPARE), seed=0, progress=False)
+    model, _ = cached(recipe, data.first(min(half, SEEN)), seed=0, progress=False)
     return model, data.x_train[half:]
+
+
+def regression(data: Dataset, seed: int) -> nn.Module:
+    """A softmax regression trained on the first half of the training images, 4,000 at most."""
+    return train(LINEAR, data.first(min(4000, len(data.y_train) // 2)), seed=seed, progress=False)[0]
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,8 @@ class Solved:
 
         Beside it what rounding costs the honest user: how often the class that the answer puts first is right.
         """
-        data = load(self.data)
-        data = data.first(4000) if self.classes == 10 else data.only(1, 7).first(4000)
-        victim = train(LINEAR, data, seed=seed, progress=False)[0].double()
+        data = load(self.data) if self.classes == 10 else load(self.data).only(1, 7)
+        victim = regression(data, seed).double()
         query = Query(victim, "scores", decimals=self.decimals)
         found = extraction_equations(query, data.shape, dtype=torch.float64, generator=seeded(seed))
         x = data.x_test[:1000].double()
@@ -93,10 +98,9 @@ class Fitted:
         return {"kind": "fitted", **asdict(self)}
 
     def run(self, seed: int) -> dict:
-        """Queries, as many as the equations take, and how often both agree."""
+        """Queries, as many as the equations take or as there are images, and how often both agree."""
         data = load(self.data)
-        victim = train(LINEAR, data.first(4000), seed=seed, progress=False)[0]
-        pool = data.x_train[4000:] if len(data.y_train) > 8000 else data.x_train
+        victim, pool = regression(data, seed), data.x_train[len(data.y_train) // 2 :]
         queries = min(math.prod(data.shape) + 1, len(pool))
         copied = extraction_learning(
             Query(victim, "scores", decimals=self.decimals),
@@ -129,7 +133,7 @@ class TakenApart:
         return {"kind": "apart", **asdict(self)}
 
     def run(self, seed: int) -> dict:
-        """Queries, the largest relative error of a logit, and whether every unit was found."""
+        """Queries, the largest relative error of a logit, units that switch somewhere in [0, 1], and units found."""
         data = shrunken(load(self.data))
         generator = seeded(1000 + self.network)
         with torch.device("meta"):
@@ -138,7 +142,15 @@ class TakenApart:
         fit(victim, data.x_train, data.y_train, epochs=20, learning_rate=1e-2, generator=generator, progress=False)
         victim = victim.double().eval()
         found = extraction_relu(Query(victim, "logits"), data.shape, hidden=self.hidden, generator=seeded(seed))
-        return {"queries": found.queries, "residual": found.residual, "complete": found.complete}
+        w, b = victim[1].weight.detach(), victim[1].bias.detach()
+        switches = (w.clamp_max(0).sum(1) + b < 0) & (w.clamp_min(0).sum(1) + b > 0)
+        return {
+            "queries": found.queries,
+            "residual": found.residual,
+            "complete": found.complete,
+            "switching": int(switches.sum()),
+            "found": len(found.model.A_1),
+        }
 
 
 def shrunken(data: Dataset) -> Dataset:
@@ -201,11 +213,6 @@ def rounded_accuracy(victim: nn.Module, x: Tensor, y: Tensor, decimals: int | No
     answer = Query(victim, "scores", decimals=decimals)(x)
     alone = (answer == answer.amax(1, keepdim=True)).sum(1) == 1
     return Rate(int(((answer.argmax(1) == y) & alone).sum()), len(y))
-
-
-def counted(rate: Rate) -> list[int]:
-    """Hits and trials."""
-    return [rate.hits, rate.trials]
 
 
 def extraction_jobs(name: str) -> tuple[Solved | TakenApart | Learned, ...]:

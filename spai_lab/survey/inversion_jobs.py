@@ -14,7 +14,7 @@ from spai_lab.inversion_victims import FACE_VICTIMS, diabetes, halved, tabular_m
 from spai_lab.metrics import accuracy_rate
 from spai_lab.query import Query
 from spai_lab.survey.defense_models import seeded
-from spai_lab.survey.extraction_jobs import counted
+from spai_lab.survey.measure import counted
 from spai_lab.training import fit
 
 ROUNDED = (None, 4, 3, 2, 1)

@@ -20,7 +20,7 @@ from spai_lab.attacks.privacy.leakage import (
 )
 from spai_lab.data import load
 from spai_lab.metrics import accuracy_rate, psnr
-from spai_lab.survey.extraction_jobs import counted
+from spai_lab.survey.measure import counted
 from spai_lab.training import fit
 
 INPUTS = 104  # images in all, a multiple of every batch size

@@ -17,6 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from spai_lab.files import data_folder, write_atomically
+from spai_lab.metrics import Rate
 from spai_lab.training import manifest
 
 
@@ -142,6 +143,11 @@ def load_measurement(name: str) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def rows_of_kind(measurement: dict, kind: str) -> list[dict]:
+    """The rows of one kind of job."""
+    return [row for row in measurement["rows"] if row["kind"] == kind]
+
+
 def row_of(measurement: dict, **key: object) -> dict:
     """The one row of a measurement that fits.
 
@@ -155,3 +161,8 @@ def row_of(measurement: dict, **key: object) -> dict:
     if len(rows) != 1:
         raise ValueError(f"key is {key}; accepted: one that fits exactly one measured row, this one fits {len(rows)}")
     return rows[0]
+
+
+def counted(rate: Rate) -> list[int]:
+    """A rate as a row holds it: hits and trials."""
+    return [rate.hits, rate.trials]

@@ -9,7 +9,7 @@ from spai_lab.survey.extraction_jobs import extraction_jobs
 from spai_lab.survey.inversion_jobs import inversion_jobs
 from spai_lab.survey.leakage_jobs import STEPS, leakage_jobs
 from spai_lab.survey.ledger import Comparison, published
-from spai_lab.survey.measure import Job, load_measurement, measure, results_file
+from spai_lab.survey.measure import Job, load_measurement, measure, results_file, rows_of_kind
 from spai_lab.survey.membership_jobs import membership_jobs
 from spai_lab.survey.privacy_tables import (
     attribute_table,
@@ -20,7 +20,6 @@ from spai_lab.survey.privacy_tables import (
     inversion_table,
     knob_table,
     leak_table,
-    rows_of,
     solved_table,
 )
 from spai_lab.survey.secrets_jobs import secrets_jobs
@@ -96,7 +95,7 @@ def besides() -> Iterator[tuple[str, Rate | Measured, str, str]]:
 
 def kept_rows(name: str, kind: str) -> list[dict]:
     """The rows of one kind of a measurement; none where there is no measurement."""
-    return rows_of(load_measurement(name), kind) if results_file(name).exists() else []
+    return rows_of_kind(load_measurement(name), kind) if results_file(name).exists() else []
 
 
 def tables(family: str, measurement: dict) -> dict[str, list[tuple[str, ...]]]:

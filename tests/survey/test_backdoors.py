@@ -16,12 +16,11 @@ from spai_lab.survey.backdoors import (
     f1,
     false_alarms,
     federated_by_share,
-    rows_of_kind,
     trojan_by_images,
 )
 from spai_lab.survey.cleaning_jobs import DEFENSES, ON_DATA, Cleaned, detections
 from spai_lab.survey.ledger import published
-from spai_lab.survey.measure import load_measurement
+from spai_lab.survey.measure import load_measurement, rows_of_kind
 
 
 def planted(backdoor: str, fraction: float, before: int, after: int) -> dict:

@@ -11,7 +11,7 @@ from spai_lab.metrics import Rate
 from spai_lab.survey.extraction_jobs import Solved, TakenApart
 from spai_lab.survey.inversion_jobs import Attribute, Inversion
 from spai_lab.survey.leakage_jobs import LabelsLeak
-from spai_lab.survey.measure import load_measurement
+from spai_lab.survey.measure import load_measurement, rows_of_kind
 from spai_lab.survey.membership_jobs import ATTACKS, GRID, LEVELS, Members, Population, told
 from spai_lab.survey.privacy import FAMILIES, privacy_compared, tables
 from spai_lab.survey.privacy_tables import (
@@ -22,7 +22,6 @@ from spai_lab.survey.privacy_tables import (
     fooled_by_copy,
     leak_rows,
     membership_curves,
-    rows_of,
 )
 from spai_lab.survey.secrets_jobs import CANARY, REPEATS, Drawn, Memorized
 
@@ -101,7 +100,7 @@ def test_what_is_told_of_scores_is_what_they_say():
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_equations_are_exact_until_they_are_rounded(name):
-    rows = rows_of(load_measurement(f"extraction_{name}"), "solved")
+    rows = rows_of_kind(load_measurement(f"extraction_{name}"), "solved")
     exact = [row for row in rows if row["decimals"] is None]
     assert all(row["queries"] == row["parameters"] and row["error"] < 1e-6 for row in exact)
     for classes in (2, 10):
@@ -111,8 +110,9 @@ def test_equations_are_exact_until_they_are_rounded(name):
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_small_networks_are_taken_apart_or_say_that_they_are_not(name):
-    rows = rows_of(load_measurement(f"extraction_{name}"), "apart")
+    rows = rows_of_kind(load_measurement(f"extraction_{name}"), "apart")
     assert all(row["residual"] < 1e-6 or not row["complete"] for row in rows)
+    assert all(row["complete"] == (row["found"] == row["hidden"]) for row in rows)
     assert sum(row["complete"] for row in rows) >= 5
 
 
@@ -129,7 +129,7 @@ def test_copies_need_images_and_get_better_with_the_budget(name):
 @pytest.mark.parametrize("name", ["digits", "mnist", "faces"])
 def test_labels_leak_always_and_images_mostly(name):
     measured = load_measurement(f"leakage_{name}")
-    (labels,) = rows_of(measured, "labels")
+    (labels,) = rows_of_kind(measured, "labels")
     assert labels["labels_found"][0] == labels["labels_found"][1]
     for row in leak_rows(measured, batch=1, defense="none", epochs=0):
         assert row["recognized"][1] >= 100 and Rate(*row["recognized"]).value > 0.5
@@ -166,7 +166,9 @@ def test_whoever_knows_of_the_rounding_fits_instead_of_solving(name):
 
 
 def recognized(name, **key):
-    rows = [row for row in rows_of(load_measurement(f"inversion_{name}"), "inversion") if row.items() >= key.items()]
+    rows = [
+        row for row in rows_of_kind(load_measurement(f"inversion_{name}"), "inversion") if row.items() >= key.items()
+    ]
     return {row["decimals"]: Rate(*row["identified"]).value for row in rows}
 
 
@@ -185,7 +187,7 @@ def test_people_are_recognized_from_exact_answers_and_from_two_decimals_but_not_
 
 
 def test_only_members_of_an_overfitted_model_are_betrayed_beyond_imputation():
-    rows = [row for row in rows_of(load_measurement("inversion_digits"), "attribute") if row["level"] == "scores"]
+    rows = [row for row in rows_of_kind(load_measurement("inversion_digits"), "attribute") if row["level"] == "scores"]
     (row,) = (row for row in rows if row["epochs"] == 200)
     both, imputed = ({k: Rate(*v) for k, v in row[source].items()} for source in ("both", "imputation"))
     assert both["members"].interval[0] > imputed["members"].interval[1]
@@ -201,7 +203,7 @@ def test_exposure_rises_with_the_insertions():
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_adversary_draws_the_class_and_not_without_a_victim_who_has_it(name):
-    rows = rows_of(load_measurement(f"secrets_{name}"), "drawn")
+    rows = rows_of_kind(load_measurement(f"secrets_{name}"), "drawn")
     attacked, control = (
         next(row for row in rows if row["clip"] is None and row["absent"] == no) for no in (False, True)
     )

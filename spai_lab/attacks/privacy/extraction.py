@@ -154,9 +154,9 @@ def extraction_relu(
     $f(x) = \sum_j c_j \, \mathrm{relu}(\hat a_j \cdot x - \beta_j) + M x + m$. Least squares give M and m; then
     $M = -\sum_j \sigma_j c_j \hat a_j^\top$ says which signs are wrong, $\sigma_j = 1$, and M vanishes.
 
-    A unit that is on in the whole cube is part of M: then the copy keeps a linear part, and its signs are open. What
-    the cube does not show is not found: the copy equals the victim there, `complete` is False, and beyond the cube they
-    may differ.
+    A unit that is on in the whole cube is part of M: then the copy keeps a linear part, and its signs are open. A unit
+    that switches nowhere in the cube, or only in a corner that no line meets, is not found: `complete` is False, and
+    the copy may be off where that unit switches, which the images that verify it need not show.
 
     Args:
         query: reveals "logits", not rounded, of a victim in float64; all is asked on behalf of its image 0.

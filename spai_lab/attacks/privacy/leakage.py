@@ -260,6 +260,7 @@ def leak_network(
     Raises:
         ValueError: names the argument.
     Reference: Zhu 2019, arXiv 1906.08935, section 4.1 and its code.
+    Simplified: strides of 2, 2 and 1, whatever the size of the images.
 
     >>> leak_network()(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from spai_lab.attacks.privacy.membership import confidences, windows
+from spai_lab.attacks.privacy.membership import Answers, confidences, windows
 from spai_lab.attacks.privacy.shadows import Shadows, check_known
 from spai_lab.checks import check_flag
 from spai_lab.query import Query, check_query
@@ -52,10 +52,11 @@ def lira(
     check_known(x, y, shadows)
     check_flag("online", online)
     check_flag("shared_variance", shared_variance)
-    phi = scaled(query, x, y)
-    if query.reveals in ("scores", "logits") and query(x[:1]).shape[1] != shadows.logits(x[:1]).shape[2]:
+    answer = query(x)
+    if isinstance(answer, Tensor) and answer.shape[1] != shadows.logits(x[:1]).shape[2]:
         raise ValueError("shadows has other classes than the target; accepted: the same")
-    phi_shadow = torch.stack([scaled(window, x, y) for window in windows(query, shadows)])
+    phi = scaled(query, answer, y)
+    phi_shadow = torch.stack([scaled(window, window(x), y) for window in windows(query, shadows)])
     mu, sigma = gaussian(phi_shadow, ~shadows.inside, shared_variance, "without")
     log_out = log_density(phi, mu, sigma)
     if not online:
@@ -63,9 +64,9 @@ def lira(
     return log_density(phi, *gaussian(phi_shadow, shadows.inside, shared_variance, "with")) - log_out
 
 
-def scaled(query: Query, x: Tensor, y: Tensor) -> Tensor:
+def scaled(query: Query, answer: Tensor | Answers, y: Tensor) -> Tensor:
     r"""The confidence in the true class on a scale where it looks normally distributed, $\log (p_y / (1 - p_y))$."""
-    true, others = confidences(query, x, y)
+    true, others = confidences(query, answer, y)
     return true.log() - others.log()
 
 

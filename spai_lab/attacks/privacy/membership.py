@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from spai_lab.attacks.privacy.copying import targets_of
 from spai_lab.attacks.privacy.shadows import Shadows, check_known
 from spai_lab.checks import check_classes, check_count, check_images, check_labels, check_number
+from spai_lab.models import initialized
 from spai_lab.query import Query, check_query
 from spai_lab.threat import fresh_generator
 
@@ -43,7 +44,7 @@ def membership_loss(query: Query, x: Tensor, y: Tensor) -> Tensor:
     check_query(query)
     check_images(x)
     check_labels(y, x)
-    return confidences(query, x, y)[0].log()
+    return confidences(query, query(x), y)[0].log()
 
 
 def membership_shadow(
@@ -120,8 +121,6 @@ def attack_model(
     examples: Tensor, member: Tensor, hidden: int, steps: int, learning_rate: float, generator: torch.Generator
 ) -> nn.Module:
     """A network with one hidden layer that tells answers to members from others: `(N, K)` to log-odds `(N, 1)`."""
-    from spai_lab.models import initialized
-
     with torch.device("meta"):
         layers = [nn.Linear(examples.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, 1)]
     model = initialized(layers, generator).to(examples.dtype)
@@ -142,23 +141,23 @@ def windows(query: Query, shadows: Shadows) -> list[Query]:
     return [Query(shadows.model(s), query.reveals, decimals=query.decimals) for s in range(len(shadows))]
 
 
-def confidences(query: Query, x: Tensor, y: Tensor) -> Answers:
+def confidences(query: Query, answer: Tensor | Answers, y: Tensor) -> Answers:
     r"""What the answer says of the true class, and of all others together: $p_y$ and $1 - p_y$, as far as it tells.
 
     Args:
         query: any level.
-        x: inputs `(N, C, H, W)` in [0, 1].
-        y: labels `(N,)`, int64.
+        answer: what it said of N inputs.
+        y: their labels `(N,)`, int64.
     Returns:
         both `(N,)`, float64, positive: 0 counts as half of the last decimal that is revealed, or, without rounding, as
         the smallest number of the answer's type. They need not add to 1: each is as exact as the answer allows.
 
     >>> query = Query(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "labels")
-    >>> right, wrong = confidences(query, torch.zeros(1, 1, 2, 2), query(torch.zeros(1, 1, 2, 2)))
+    >>> label = query(torch.zeros(1, 1, 2, 2))
+    >>> right, wrong = confidences(query, label, label)
     >>> right.item(), wrong.item() < 1e-30
     (1.0, True)
     """
-    answer = query(x)
     shown = answer[0] if isinstance(answer, tuple) else answer
     least = torch.finfo(shown.dtype if shown.is_floating_point() else torch.float32).tiny
     if query.decimals is not None and query.reveals not in ("labels", "logits"):

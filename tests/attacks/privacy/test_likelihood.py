@@ -73,7 +73,8 @@ def test_the_shared_variance_pools_the_squares_of_all_inputs():
 
 def test_the_scaled_confidence_is_exact_where_the_probability_is_one_in_single_precision():
     model = target_with(40.0)
-    phi = scaled(Query(model, "logits"), torch.ones(1, 1, 1, 1), torch.tensor([1]))
+    query = Query(model, "logits")
+    phi = scaled(query, query(torch.ones(1, 1, 1, 1)), torch.tensor([1]))
     assert torch.tensor(40.0).sigmoid() == 1 and phi.item() == pytest.approx(40.0)
 
 
@@ -140,3 +141,11 @@ def test_bad_arguments_are_named(change, message):
     good["shadows"] = shadows_with(WEIGHTS, INSIDE)
     with pytest.raises(ValueError, match=message):
         lira(**good | change)
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_every_input_costs_one_query(scene, online):
+    x, y, shadows, targets, _ = scene
+    query = Query(targets[0], "scores", cap=1)
+    lira(query, x, y, shadows, online=online)
+    assert query.total == len(x)

@@ -58,7 +58,8 @@ TRUE = torch.tensor([0, 0, 2])
     ],
 )
 def test_the_confidence_is_what_the_answer_tells(level, decimals, true, others):
-    found = confidences(Query(Says(TOLD), level, decimals=decimals), torch.zeros(3, 1, 1, 1), TRUE)
+    query = Query(Says(TOLD), level, decimals=decimals)
+    found = confidences(query, query(torch.zeros(3, 1, 1, 1)), TRUE)
     for values, expected in zip(found, (true, others), strict=True):
         assert torch.allclose(values, torch.tensor(expected, dtype=torch.float64), atol=1e-6)
         assert (values > 0).all()
@@ -66,7 +67,7 @@ def test_the_confidence_is_what_the_answer_tells(level, decimals, true, others):
 
 def test_a_class_that_is_not_shown_cannot_be_likelier_than_one_that_is():
     query = Query(Says([[0.4, 0.3, 0.2, 0.1]]), "top-2")
-    true, _ = confidences(query, torch.zeros(1, 1, 1, 1), torch.tensor([3]))
+    true, _ = confidences(query, query(torch.zeros(1, 1, 1, 1)), torch.tensor([3]))
     assert true.item() == pytest.approx(0.3)
 
 
