@@ -152,6 +152,8 @@ def fraction_curves(
 def bound_curves(curves: Mapping[str, Mapping[float, float]], roles: Mapping[str, str]) -> Figure:
     """What is proved of the training loss beside what is reached, against the share of poison.
 
+    Later curves are thinner, so that one that lies on another leaves it to be seen.
+
     Args:
         curves: name of a curve to its losses, by poison fraction.
         roles: name of a curve to one of `style.ROLES`.
@@ -161,11 +163,11 @@ def bound_curves(curves: Mapping[str, Mapping[float, float]], roles: Mapping[str
     fig, axes = figure(9.5, 4.2)
     ax = axes[0, 0]
     with styled():
-        for name, losses in curves.items():
-            look = {"color": COLORS[roles[name]], "marker": MARKERS[roles[name]]}
-            ax.plot(list(losses), list(losses.values()), label=name, **look)
+        for width, (name, losses) in zip(range(2 + 3 * len(curves), 2, -3), curves.items(), strict=True):
+            look = {"color": COLORS[roles[name]], "marker": MARKERS[roles[name]], "markersize": width + 6}
+            ax.plot(list(losses), list(losses.values()), label=name, linewidth=width, **look)
         ax.set(xlabel="poison, as a share of the clean training set", ylabel="training loss")
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.2 * max(loss for losses in curves.values() for loss in losses.values()))
         ax.xaxis.set_major_formatter(ticker.PercentFormatter(1))
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
