@@ -1,0 +1,1 @@
+"""Differential privacy: mechanisms, private training on three levels, accounting, auditing."""
