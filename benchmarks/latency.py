@@ -6,7 +6,9 @@ import numpy as np
 from ipywidgets import SelectionSlider, Widget
 
 from spai_lab.widgets import (
+    accounting_explorer,
     cleaning_explorer,
+    clipping_explorer,
     copying_explorer,
     detection_explorer,
     distillation_explorer,
@@ -18,6 +20,7 @@ from spai_lab.widgets import (
     loss_surface,
     membership_explorer,
     moons_explorer,
+    noise_explorer,
     poison_explorer,
     robust_boundary,
     smoothing_explorer,
@@ -52,9 +55,12 @@ def main(quick: bool = False) -> None:
         "copying": copying_explorer("digits"),
         "inversion": inversion_explorer("digits"),
         "leakage": leakage_explorer("digits"),
+        "noise": noise_explorer(),
+        "accounting": accounting_explorer(),
+        "clipping": clipping_explorer("digits"),
     }
     print(f"slider to picture, in milliseconds (target: {TARGET} at the 95th percentile)")
-    print(f"{'explorable':18}{'slider':10}{'moves':>7}{'median':>9}{'95th percentile':>18}")
+    print(f"{'explorable':18}{'slider':18}{'moves':>7}{'median':>9}{'95th percentile':>18}")
     for title, explorable in explorables.items():
         for name, control in explorable.controls.items():
             if not isinstance(control, SLIDERS):

@@ -1,8 +1,10 @@
 """What a chapter shows and lets the reader move: explorables, predictions, sources."""
 
+from spai_lab.widgets.accounting_explorer import accounting_explorer
 from spai_lab.widgets.attack_gallery import attack_gallery
 from spai_lab.widgets.boundary_walks import boundary_walk, deepfool_walk
 from spai_lab.widgets.cleaning_explorer import cleaning_explorer
+from spai_lab.widgets.clipping_explorer import clipping_explorer
 from spai_lab.widgets.copying_explorer import copying_explorer
 from spai_lab.widgets.cw_tradeoff import cw_tradeoff
 from spai_lab.widgets.detection_explorer import detection_explorer
@@ -16,6 +18,7 @@ from spai_lab.widgets.leakage_explorer import leakage_explorer
 from spai_lab.widgets.loss_surface import loss_surface
 from spai_lab.widgets.membership_explorer import membership_explorer
 from spai_lab.widgets.moons_explorer import moons_explorer
+from spai_lab.widgets.noise_explorer import noise_explorer
 from spai_lab.widgets.patch_explorer import patch_explorer
 from spai_lab.widgets.poison_explorer import poison_explorer
 from spai_lab.widgets.predict import compare, predict
@@ -30,9 +33,11 @@ from spai_lab.widgets.universal_growth import universal_growth
 __all__ = [
     "Explorable",
     "Recompute",
+    "accounting_explorer",
     "attack_gallery",
     "boundary_walk",
     "cleaning_explorer",
+    "clipping_explorer",
     "compare",
     "copying_explorer",
     "cw_tradeoff",
@@ -47,6 +52,7 @@ __all__ = [
     "loss_surface",
     "membership_explorer",
     "moons_explorer",
+    "noise_explorer",
     "patch_explorer",
     "poison_explorer",
     "predict",

@@ -34,6 +34,7 @@ EXPLORABLES = {
     "10_cleaning_up": ("cleaning_explorer(",),
     "11_privacy_attacks": ("inversion_explorer(", "membership_explorer(", "copying_explorer("),
     "12_leaks_in_collaboration": ("leakage_explorer(",),
+    "13_differential_privacy": ("noise_explorer(", "accounting_explorer(", "clipping_explorer("),
 }
 CHAPTER_OF = {call: chapter for chapter, calls in EXPLORABLES.items() for call in calls}
 FORGOT_THE_CLIP = """\
@@ -160,6 +161,11 @@ def test_the_epsilon_slider_moves_the_picture_its_words_and_the_caption(notebook
         ("membership_explorer(", "threshold", 6, " {}. An ROC curve on logarithmic axes"),
         ("leakage_explorer(", "noise", 2, "with noise {}, after "),
         ("leakage_explorer(", "steps", 3, ", after {} steps: "),
+        ("noise_explorer(", "epsilon", 3, "at epsilon {}. "),
+        ("accounting_explorer(", "batch", 2, "batches of about {} and noise "),
+        ("accounting_explorer(", "noise", 4, "and noise {}. "),
+        ("clipping_explorer(", "clip", 5, "With C = {}, "),
+        ("clipping_explorer(", "noise", 3, "with noise {} the released one, "),
     ],
 )
 def test_a_slider_moves_the_picture_its_words_and_the_caption(live, call, name, presses, words):

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import math
 import random
 import re
 from pathlib import Path
@@ -367,7 +368,19 @@ def mean_by_a_loop(updates, sizes, answered):
     return total / count
 
 
+def clipped_by_renorm(g, noise, clip, noise_multiplier, expected_batch):
+    return (g.renorm(2, 0, clip).sum(0) + noise_multiplier * clip * noise) / expected_batch
+
+
+def epsilon_of_a_tensor(fpr, fnr, delta_dp):
+    bounds = [(1 - delta_dp - fnr) / fpr, (1 - delta_dp - fpr) / fnr, 1.0]
+    return torch.tensor(bounds).max().log()
+
+
 STYLES = [
+    ("estimated_share", lambda c, epsilon: 0.5 + (c - 0.5) / math.tanh(epsilon / 2)),
+    ("noisy_gradient", clipped_by_renorm),
+    ("lowest_epsilon", epsilon_of_a_tensor),
     ("invert_linear", invert_by_autograd),
     ("likelihood_ratio", ratio_of_distributions),
     ("steal_logistic", steal_at_random_points),
@@ -550,7 +563,7 @@ def test_a_solution_pasted_into_the_notebook_finds_its_imports(notebook):
 
 
 def test_every_exercise_belongs_to_a_chapter_of_the_book():
-    assert {exercise.chapter[:2] for exercise in EXERCISES.values()} == {*(f"{number:02d}" for number in range(1, 13))}
+    assert {exercise.chapter[:2] for exercise in EXERCISES.values()} == {*(f"{number:02d}" for number in range(1, 14))}
     stems = {path.stem for path in NOTEBOOKS}
     for exercise in EXERCISES.values():
         same_number = {stem for stem in stems if stem[:2] == exercise.chapter[:2]}

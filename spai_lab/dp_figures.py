@@ -1,0 +1,474 @@
+"""Drawings of the chapter on differential privacy: what a budget costs, what it proves, and how it is spent."""
+
+import math
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+
+import matplotlib.ticker as ticker
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from spai_lab.checks import check_choice, check_images, describe
+from spai_lab.defense_figures import HATCHES
+from spai_lab.figures import LINES
+from spai_lab.metrics import Rate
+from spai_lab.style import COLORS, MARKERS, ROLES, draw_image, figure, styled
+
+Share = Rate | tuple[float, float, float]
+SHAPES = ("^", "v", "*", "h")  # tells curves apart that share a color; those of `MARKERS` mean a role
+BOUND = {"color": "black", "linestyle": (0, (5, 2)), "linewidth": 2.2}
+GAP = 1.7  # how far, as a ratio, the line before "no privacy" stands from it
+BESIDE = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
+
+
+def spread(share: Share) -> tuple[float, float, float]:
+    """A share with its interval: a `Rate`, or the value, the lower and the upper end as they are.
+
+    >>> spread((0.5, 0.4, 0.7))
+    (0.5, 0.4, 0.7)
+    """
+    return (share.value, *share.interval) if isinstance(share, Rate) else tuple(share)
+
+
+def tradeoff(
+    accuracy: Mapping[float, Share],
+    attacks: Mapping[str, Mapping[float, Share]],
+    bound: Mapping[float, float],
+    *,
+    bound_name: str = "proved: no attack above this",
+    chance: tuple[float, str] | None = None,
+) -> Figure:
+    r"""What privacy costs and what it buys: accuracy, the success of attacks and its proved bound, against epsilon.
+
+    Args:
+        accuracy: of the model, by $\epsilon$; `math.inf` without privacy.
+        attacks: name of an attack to its success by $\epsilon$, all in the same measure.
+        bound: the highest success that is possible, in that measure, by $\epsilon$; finite ones.
+        bound_name: what the bound says.
+        chance: the success of guessing, and what to call it.
+    Returns:
+        the figure.
+    Raises:
+        ValueError: there is no accuracy, or an $\epsilon$ is not above 0.
+    """
+    places = check_epsilons("accuracy", accuracy)
+    for name, curve in attacks.items():
+        places |= check_epsilons(name, curve)
+    check_epsilons("bound", bound)
+    fig, axes = figure(11, 5)
+    ax = axes[0, 0]
+    with styled():
+        end = budget_axis(ax, places)
+        draw_shares(ax, accuracy, end, label="accuracy", role="private", number=0)
+        for number, (name, curve) in enumerate(attacks.items()):
+            draw_shares(ax, curve, end, label=name, role="adversarial", number=number)
+        left, right = ax.get_xlim()
+        shown = [epsilon for epsilon in sorted(bound) if left <= epsilon < min(right, end / GAP)]
+        ax.plot(shown, [bound[epsilon] for epsilon in shown], label=bound_name, **BOUND)
+        if chance is not None:
+            ax.axhline(chance[0], color=COLORS["baseline"], linewidth=1.5, linestyle=":", label=chance[1])
+        percent(ax)
+        ax.set(ylabel="share", title="upright lines: 95 % interval")
+        ax.legend(**BESIDE)
+    return fig
+
+
+def check_epsilons(name: str, curve: Mapping[float, object]) -> set[float]:
+    """The budgets of a curve; `ValueError` unless there is one and each is above 0."""
+    if not curve or not all(epsilon > 0 for epsilon in curve):
+        raise ValueError(f"{name} is {describe(curve)}; accepted: at least one value, each at an epsilon above 0")
+    return set(curve)
+
+
+def budget_axis(ax: Axes, epsilons: set[float]) -> float:
+    """A logarithmic axis of budgets with a tick at each, at its right end "no privacy"; returns where that stands."""
+    finite = sorted(epsilon for epsilon in epsilons if epsilon < math.inf) or [1.0]
+    end = 3 * finite[-1]
+    private = max(epsilons) < math.inf
+    ax.set(xscale="log", xlim=(finite[0] / 1.4, finite[-1] * 1.4 if private else end * 1.4))
+    ticks, names = list(finite), [f"{epsilon:.2g}" for epsilon in finite]
+    if not private:
+        ticks, names = [*ticks, end], [*names, "no\nprivacy"]
+        ax.axvline(end / GAP, color=COLORS["baseline"], linewidth=1)
+    ax.set_xticks(ticks, names)
+    ax.set_xticks([], minor=True)
+    ax.set_xlabel("epsilon")
+    return end
+
+
+def draw_shares(ax: Axes, curve: Mapping[float, Share], end: float, *, label: str, role: str, number: int) -> None:
+    """A curve of shares with their intervals; the one without privacy, at `end`, is not joined to the others."""
+    check_choice("role", role, ROLES)
+    color, marker = told_apart(role, number)
+    look = {"color": color, "marker": marker, "capsize": 4, "markersize": 9, "elinewidth": 1.8}
+    for epsilons, line in (
+        (sorted(epsilon for epsilon in curve if epsilon < math.inf), LINES[number % len(LINES)]),
+        ([epsilon for epsilon in curve if epsilon == math.inf], ""),
+    ):
+        if epsilons:
+            values, low, high = np.array([spread(curve[epsilon]) for epsilon in epsilons]).T
+            error = np.maximum([values - low, high - values], 0)
+            places = np.minimum(epsilons, end)
+            ax.errorbar(places, values, error, linestyle=line, label=label, **look)
+            label = None
+
+
+def told_apart(role: str, number: int) -> tuple[tuple[float, float, float], str]:
+    """The color and the marker of one of several curves of a role, from number 0.
+
+    >>> told_apart("private", 0)[1], told_apart("private", 1)[1]
+    ('D', '^')
+    """
+    shades = sns.dark_palette(COLORS[role], len(LINES) + 1, reverse=True)
+    return shades[min(number, len(LINES) - 1)], (MARKERS[role], *SHAPES)[min(number, len(SHAPES))]
+
+
+def percent(ax: Axes) -> None:
+    """Shares from 0 to 1 on the y-axis, in percent."""
+    ax.set_ylim(-0.02, 1.02)
+    ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, symbol=" %"))
+
+
+def levels(
+    tasks: Mapping[str, Mapping[str, Mapping[float, Share]]], *, floor: Mapping[str, float] | None = None
+) -> Figure:
+    r"""Accuracy against epsilon for the levels at which noise may be added, a panel for each task.
+
+    Args:
+        tasks: title of a panel to its curves: name of a level to accuracy by $\epsilon$; `math.inf` without privacy.
+        floor: title of a panel to the accuracy of guessing there.
+    Returns:
+        the figure.
+    Raises:
+        ValueError: a panel has no curve, or an $\epsilon$ is not above 0.
+    """
+    names = list(dict.fromkeys(name for curves in tasks.values() for name in curves))
+    if not names or not all(tasks.values()):
+        raise ValueError(f"tasks is {describe(tasks)}; accepted: at least one, each with at least one curve")
+    fig, axes = figure(max(7.5, 4.9 * len(tasks)), 5.1, columns=len(tasks))
+    with styled():
+        for ax, (title, curves) in zip(axes[0], tasks.items(), strict=True):
+            end = budget_axis(ax, set().union(*(check_epsilons(name, curve) for name, curve in curves.items())))
+            for name, curve in curves.items():
+                draw_shares(ax, curve, end, label=name, role="private", number=names.index(name))
+            if floor and title in floor:
+                look = {"color": COLORS["baseline"], "linestyle": ":", "linewidth": 1.5}
+                ax.axhline(floor[title], label="guessing", **look)
+            percent(ax)
+            ax.set_title(title)
+        axes[0, 0].set_ylabel("accuracy")
+        found = {}
+        for ax in axes[0]:
+            found |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        shown = [name for name in (*names, "guessing") if name in found]
+        columns = len(shown) if len(shown) < 5 else 3
+        fig.legend([found[name] for name in shown], shown, loc="outside lower center", ncols=columns)
+    return fig
+
+
+def audit_bars(audits: Mapping[str, tuple[float, float]], *, confidence: float = 0.95) -> Figure:
+    r"""What is claimed of some programs, and what an audit proves of them: a bound above the claim refutes it.
+
+    Args:
+        audits: name of a program to the $\epsilon$ that is claimed and the lower bound that was measured; infinite
+            ones are cut at the edge.
+        confidence: of the lower bounds.
+    Returns:
+        the figure.
+    Raises:
+        ValueError: there is none, or a value is below 0.
+    """
+    if not audits or not all(value >= 0 for pair in audits.values() for value in pair):
+        raise ValueError(f"audits is {describe(audits)}; accepted: at least one, with two values of at least 0 each")
+    fig, axes = figure(10, 0.95 * len(audits) + 1.9)
+    ax = axes[0, 0]
+    finite = [value for pair in audits.values() for value in pair if value < math.inf]
+    top = 1.35 * max([*finite, 0.1])
+    with styled():
+        for place, (claimed, measured) in enumerate(audits.values()):
+            refuted = measured > claimed
+            for shift, value, role, label in (
+                (-0.19, claimed, "private", "claimed: at most"),
+                (0.19, measured, "adversarial", "measured: at least"),
+            ):
+                look = {"color": COLORS[role], "hatch": HATCHES[role], "edgecolor": "white"}
+                ax.barh(place + shift, min(value, top), 0.36, label=None if place else label, **look)
+                words = "∞" if value == math.inf else f"{value:.2f}"
+                if role == "adversarial":
+                    words += "  ✕ refuted" if refuted else "  ○ not refuted"
+                at_end = value > 0.75 * top
+                look = {"va": "center", "ha": "right" if at_end else "left", "fontsize": 12}
+                look |= {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5}} if at_end else {}
+                ax.annotate(f" {words} ", (min(value, top), place + shift), weight="bold", **look)
+        ax.set_yticks(range(len(audits)), [fill(name, 24) for name in audits])
+        ax.invert_yaxis()
+        ax.set(xlim=(0, top), xlabel=f"epsilon (lower bounds hold with {100 * confidence:g} %)")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return fig
+
+
+def epsilon_growth(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    roles: Mapping[str, str],
+    *,
+    delta_dp: float,
+    log_steps: bool = True,
+    mark: tuple[float, str] | None = None,
+) -> Figure:
+    r"""Epsilon against the number of steps, by several ways to add it up.
+
+    Args:
+        curves: name of a way to its numbers of steps, rising, and the $\epsilon$ after each.
+        roles: name of a way to one of `style.ROLES`; those of one role differ in line and marker.
+        delta_dp: $\delta$, the same for all.
+        log_steps: whether the steps are logarithmic, like $\epsilon$.
+        mark: a number of steps, and what happens there.
+    Returns:
+        the figure.
+    Raises:
+        ValueError: a curve has as many steps as values, or its role is none.
+    """
+    fig, axes = figure(11, 4.9)
+    ax = axes[0, 0]
+    seen: dict[str, int] = {}
+    with styled():
+        ends = {steps[-1] for steps, _ in curves.values() if len(steps)}
+        for name, (steps, epsilon) in curves.items():
+            check_choice(f"roles[{name!r}]", roles[name], ROLES)
+            if len(steps) != len(epsilon) or len(steps) == 0:
+                raise ValueError(f"curves[{name!r}] has {len(steps)} steps, {len(epsilon)} epsilon; accepted: as many")
+            label = f"{name}: {plain(epsilon[-1])}" if len(ends) == 1 else name
+            draw_line(ax, steps, epsilon, label=label, role=roles[name], number=seen.get(roles[name], 0))
+            seen[roles[name]] = seen.get(roles[name], 0) + 1
+        if mark is not None:
+            ax.axvline(mark[0], color="black", linestyle=":", linewidth=1.8)
+            ax.annotate(mark[1], (mark[0], 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom")
+        ax.set(xscale="log" if log_steps else "linear", yscale="log")
+        ax.set(xlabel="steps", ylabel=f"epsilon at delta {delta_dp:g}")
+        ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+        ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.yaxis.set_minor_formatter(ticker.NullFormatter())
+        ax.legend(**BESIDE, title=f"after {ends.pop():,.0f} steps" if len(ends) == 1 else None, alignment="left")
+    return fig
+
+
+def plain(epsilon: float) -> str:
+    """An epsilon with three digits, and never as a power of ten.
+
+    >>> plain(2.5968), plain(9781.2)
+    ('2.6', '9,781')
+    """
+    return f"{epsilon:,.0f}" if epsilon >= 100 else f"{epsilon:.3g}"
+
+
+def draw_line(
+    ax: Axes, x: Sequence[float], y: Sequence[float], *, label: str, role: str, number: int, marks: int = 8
+) -> None:
+    """A curve; those of one role differ in shade, line and marker."""
+    color, marker = told_apart(role, number)
+    every = max(1, len(x) // marks)
+    ax.plot(x, y, LINES[number % len(LINES)], color=color, marker=marker, markevery=every, label=label)
+
+
+def densities(
+    outputs: Sequence[float],
+    likelihoods: Mapping[str, Sequence[float]],
+    *,
+    epsilon: float,
+    x: str,
+    discrete: bool = False,
+    kind: str = "density",
+) -> Figure:
+    r"""How likely each output is on two neighbors, and below the ratio of the two, beside $e^{\pm \epsilon}$.
+
+    Args:
+        outputs: rising, `(M,)`.
+        likelihoods: names of the two neighbors to the density or the probability of each output; the ratio is that of
+            the second to the first, and outputs that one of them cannot give lie on its edge.
+        epsilon: $\epsilon$ of the bound, above 0.
+        x: what is released.
+        discrete: whether outputs are single values, drawn as bars, at whole distances.
+        kind: what is drawn: "density" or "probability".
+    Returns:
+        the figure.
+    Raises:
+        ValueError: there are not two neighbors, with a likelihood for each output.
+    """
+    if len(likelihoods) != 2 or any(len(values) != len(outputs) for values in likelihoods.values()):
+        raise ValueError(f"likelihoods is {describe(likelihoods)}; accepted: two, with {len(outputs)} values each")
+    fig, axes = figure(10, 6.2, rows=(1, 1.15))
+    upper, lower = axes[:, 0]
+    first, second = (np.asarray(values, dtype=float) for values in likelihoods.values())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_ratio = np.log(second) - np.log(first)
+    reach = max(1.5 * epsilon, min(4 * epsilon, float(np.abs(log_ratio[np.isfinite(log_ratio)]).max(initial=0))))
+    with styled():
+        for number, (role, name) in enumerate(zip(("clean", "private"), likelihoods, strict=True)):
+            values = (first, second)[number]
+            if discrete:
+                place = np.asarray(outputs) + (number - 0.5) * 0.38
+                look = {"color": COLORS[role], "hatch": HATCHES[role], "edgecolor": "white"}
+                upper.bar(place, values, 0.36, label=name, **look)
+            else:
+                every = [int(values.argmax())]
+                look = {"color": COLORS[role], "linestyle": LINES[number], "marker": MARKERS[role], "markevery": every}
+                upper.plot(outputs, values, label=name, **look)
+                upper.fill_between(outputs, values, color=COLORS[role], alpha=0.15, linewidth=0)
+        upper.set(ylabel=kind, ylim=(0, 1.1 * max(first.max(), second.max())))
+        upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        drawn = {"color": COLORS["adversarial"], "linewidth": 3.5}
+        if discrete:
+            drawn |= {"linestyle": "", "marker": MARKERS["adversarial"], "markersize": 13, "markeredgecolor": "black"}
+        lower.plot(outputs, np.clip(log_ratio, -reach, reach), clip_on=False, **drawn)
+        lower.axhspan(-epsilon, epsilon, color=COLORS["private"], alpha=0.15, linewidth=0)
+        for edge in (-epsilon, epsilon):
+            lower.axhline(edge, **BOUND)
+        lower.axhline(0, color=COLORS["baseline"], linewidth=1.2)
+        names = [f"$e^{{-ε}}$ = {math.exp(-epsilon):.3g}", "1", f"$e^{{ε}}$ = {math.exp(epsilon):.3g}"]
+        lower.set_yticks([-epsilon, 0, epsilon], names)
+        lower.set(ylim=(-reach, reach), xlim=upper.get_xlim(), xlabel=x, ylabel="ratio")
+        if discrete:
+            for ax in (upper, lower):
+                ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    return fig
+
+
+def training_curves(
+    curves: Mapping[str, Mapping[int, Share]],
+    *,
+    without: Mapping[int, Share] | None = None,
+    chance: float | None = None,
+) -> Figure:
+    """Accuracy as private training goes on, one curve for each noise.
+
+    Args:
+        curves: name of a curve, such as "σ = 1.1, epsilon 2.6", to the accuracy by epoch.
+        without: accuracy by epoch of the same training without privacy.
+        chance: accuracy of guessing.
+    Returns:
+        the figure.
+    Raises:
+        ValueError: there is no curve, or one is empty.
+    """
+    if not curves or not all(curves.values()):
+        raise ValueError(f"curves is {describe(curves)}; accepted: at least one, with at least one epoch")
+    fig, axes = figure(11, 4.8)
+    ax = axes[0, 0]
+    with styled():
+        for number, (name, shares) in enumerate((curves | {"without privacy": without} if without else curves).items()):
+            private = name in curves
+            values, low, high = np.array([spread(share) for share in shares.values()]).T
+            role, place = ("private", number) if private else ("baseline", 0)
+            draw_line(ax, list(shares), values, label=name, role=role, number=place)
+            ax.fill_between(list(shares), low, high, color=ax.lines[-1].get_color(), alpha=0.12, linewidth=0)
+        if chance is not None:
+            ax.axhline(chance, color=COLORS["baseline"], linewidth=1.5, linestyle=":", label="guessing")
+        percent(ax)
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        ax.set(xlabel="epochs", ylabel="accuracy", title="band: 95 % interval")
+        ax.legend(**BESIDE)
+    return fig
+
+
+def vote_histogram(
+    votes: Tensor,
+    winners: Sequence[int | None],
+    classes: Sequence[str],
+    *,
+    noisy: Tensor | None = None,
+    x: Tensor | None = None,
+    y: Sequence[int] | None = None,
+) -> Figure:
+    """How the teachers voted on some inputs, and whom the noisy count named, a panel for each input.
+
+    Args:
+        votes: teachers for each class, `(N, K)`.
+        winners: for each input the class with the most noisy votes; None where no answer was given.
+        classes: names of the K classes.
+        noisy: the noisy votes, `(N, K)`.
+        x: the inputs, `(N, C, H, W)` in [0, 1], to be shown above.
+        y: their true labels, for the titles.
+    Returns:
+        the figure.
+    Raises:
+        ValueError: an argument does not fit the votes.
+    """
+    if votes.ndim != 2 or len(votes) == 0 or votes.shape[1] != len(classes):
+        raise ValueError(f"votes is {describe(votes)}; accepted: (N, {len(classes)}), a column for each class")
+    for name, values in (("winners", winners), ("noisy", noisy), ("x", x), ("y", y)):
+        if values is not None and len(values) != len(votes):
+            raise ValueError(f"{name} has {len(values)} entries; accepted: {len(votes)}, one for each row of votes")
+    if x is not None:
+        check_images(x)
+    count = len(votes)
+    shown = votes if noisy is None else np.concatenate([votes, noisy])
+    low, high = min(0.0, float(shown.min())), float(shown.max())
+    low -= 0.08 * (high - low) if low < 0 else 0
+    rows = (0.75, 1) if x is not None else (1,)
+    fig, axes = figure(max(7.0, 2.85 * count + 0.6), 3.4 + (1.9 if x is not None else 0), columns=count, rows=rows)
+    places = np.arange(len(classes))
+    with styled():
+        for column, winner in enumerate(winners):
+            ax = axes[-1, column]
+            named = places == winner
+            for chosen, role, label in ((~named, "baseline", "votes"), (named, "private", "votes for the answer")):
+                heights = votes[column].numpy()[chosen]
+                look = {"color": COLORS[role], "hatch": HATCHES["clean" if role == "baseline" else role]}
+                ax.bar(places[chosen], heights, 0.8, edgecolor="white", label=label, **look)
+            if noisy is not None:
+                look = {"color": "black", "marker": MARKERS["private"], "linestyle": "", "markersize": 6}
+                ax.plot(places, noisy[column].tolist(), label="with noise", **look)
+            ax.set_xticks(places, classes, fontsize=11)
+            ax.set(ylim=(low, high + 0.1 * (high - low)), xlabel="class")
+            ax.axhline(0, color="black", linewidth=0.8)
+            above = axes[0, column]
+            said = "no answer" if winner is None else f"answer {classes[winner]}"
+            if y is not None:
+                said = f"true {classes[y[column]]}, {said}"
+                said += "" if winner is None else " ○" if winner == y[column] else " ✕"
+            if x is not None:
+                draw_image(above, x[column])
+            above.set_title(said, loc="center", fontsize=13)
+            if column:
+                ax.set_yticklabels([])
+        axes[-1, 0].set_ylabel("teachers")
+        fig.legend(*axes[-1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return fig
+
+
+def reports(true: Mapping[str, float], estimated: Mapping[str, Mapping[str, Share]], *, what: str = "share") -> Figure:
+    """How common each class is, and what randomized responses say of it.
+
+    Args:
+        true: name of a class to its share.
+        estimated: name of an estimate, such as "epsilon 1", to its shares by class with their intervals; a share may
+            come out below 0.
+        what: what a share says, for the axis.
+    Returns:
+        the figure.
+    Raises:
+        ValueError: there is no estimate, or one has other classes.
+    """
+    if not estimated or any(list(shares) != list(true) for shares in estimated.values()):
+        raise ValueError(f"estimated is {describe(estimated)}; accepted: at least one, each with {list(true)}")
+    fig, axes = figure(min(12.0, max(8.5, 0.4 * len(true) * (1 + len(estimated)) + 2)), 4.6)
+    ax = axes[0, 0]
+    places = np.arange(len(true))
+    wide = 0.8 / len(estimated)
+    with styled():
+        ax.bar(places, list(true.values()), 0.86, color=COLORS["clean"], alpha=0.35, label="true")
+        for number, (name, shares) in enumerate(estimated.items()):
+            values, low, high = np.array([spread(share) for share in shares.values()]).T
+            color, marker = told_apart("private", number)
+            shift = (number - (len(estimated) - 1) / 2) * wide
+            look = {"color": color, "marker": marker, "capsize": 4, "linestyle": ""}
+            ax.errorbar(places + shift, values, np.maximum([values - low, high - values], 0), label=name, **look)
+        ax.axhline(0, color="black", linewidth=0.8)
+        ax.set_xticks(places, [fill(name, 12) for name in true])
+        ax.set(ylabel=what, title="line: 95 % interval")
+        ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, symbol=" %"))
+        ax.legend(**BESIDE)
+    return fig
