@@ -212,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
             "leakage",
             "inversion",
             "secrets",
+            "private",
         ],
         help="what to measure",
     )

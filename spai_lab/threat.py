@@ -5,6 +5,7 @@ Everything here works on a batch `(N, ...)` and treats each input by itself.
 """
 
 import math
+import os
 from collections.abc import Callable
 
 import torch
@@ -26,6 +27,8 @@ from spai_lab.checks import (
 )
 
 Gradient = Callable[[nn.Module, Tensor, Tensor], Tensor]
+WORDS = 624  # of 32 bits, the state of the Mersenne Twister
+HEADER = 24  # bytes of a CPU generator's state before them; each word fills 8
 
 
 def norms(delta: Tensor, norm: str) -> Tensor:
@@ -121,12 +124,26 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
 
 
 def fresh_generator(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
-    """The generator that was given, or a new one that the operating system seeds; never the global state."""
+    """The generator that was given, or a new one from the operating system's random bits; never the global state.
+
+    `seed()` gives a CPU generator only 32 bits, few enough to try them all, so each word of its state is drawn. It is
+    unpredictable at the start, but not cryptographic: who sees enough of its numbers computes the others. Private
+    methods have `secure=True` against that.
+
+    >>> first, second = (fresh_generator(None, torch.device("cpu")) for _ in range(2))
+    >>> torch.equal(torch.rand(2, generator=first), torch.rand(2, generator=second))
+    False
+    """
     check_generator(generator, device)
     if generator is not None:
         return generator
     generator = torch.Generator(device=device)
     generator.seed()
+    if device.type == "cpu":
+        state = generator.get_state()
+        words = torch.frombuffer(bytearray(os.urandom(4 * WORDS)), dtype=torch.int32)
+        state[HEADER : HEADER + 8 * WORDS].view(torch.int64).copy_(words.long() & 0xFFFFFFFF)
+        generator.set_state(state)
     return generator
 
 

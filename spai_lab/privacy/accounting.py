@@ -19,7 +19,7 @@ ORDERS = np.concatenate([np.arange(11, 110) / 10, np.arange(11.0, 64), [80, 96, 
 ORDERS.flags.writeable = False
 TAIL = 24
 CLOSE = 1e-9
-QUIETEST, LOUDEST = 1e-2, 1e6
+FAINTEST, QUIETEST, LOUDEST = 1e-6, 1e-2, 1e6
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -29,7 +29,7 @@ def rdp_gaussian(noise_multiplier: float, orders: np.ndarray = ORDERS) -> np.nda
     r"""The curve of the Gaussian mechanism: $\varepsilon(\alpha) = \frac{\alpha}{2 \sigma^2}$.
 
     Args:
-        noise_multiplier: $\sigma$, the noise's standard deviation in units of the L2 sensitivity, above 0.
+        noise_multiplier: $\sigma$, the noise's standard deviation in units of the L2 sensitivity, from 1e-6 to 1e6.
         orders: $\alpha$, each above 1.
     Returns:
         $\varepsilon(\alpha)$, like `orders`; of the adjacency that the sensitivity was taken for.
@@ -40,8 +40,8 @@ def rdp_gaussian(noise_multiplier: float, orders: np.ndarray = ORDERS) -> np.nda
     >>> rdp_gaussian(2.0, np.array([2.0, 16.0]))
     array([0.25, 2.  ])
     """
-    check_number("noise_multiplier", noise_multiplier, low=0, exclusive=True)
-    return check_orders(orders) / (2 * noise_multiplier**2)
+    check_noise(noise_multiplier)
+    return check_orders(orders) / (2 * float(noise_multiplier) ** 2)
 
 
 def rdp_laplace(noise_multiplier: float, orders: np.ndarray = ORDERS) -> np.ndarray:
@@ -51,7 +51,7 @@ def rdp_laplace(noise_multiplier: float, orders: np.ndarray = ORDERS) -> np.ndar
     \frac{\alpha - 1}{2 \alpha - 1} e^{-\alpha / \lambda} \right)$, which tends to $1 / \lambda$, the pure guarantee.
 
     Args:
-        noise_multiplier: $\lambda$, the noise's scale in units of the L1 sensitivity, above 0.
+        noise_multiplier: $\lambda$, the noise's scale in units of the L1 sensitivity, from 1e-6 to 1e6.
         orders: $\alpha$, each above 1.
     Returns:
         $\varepsilon(\alpha)$, like `orders`; of the adjacency that the sensitivity was taken for.
@@ -62,8 +62,8 @@ def rdp_laplace(noise_multiplier: float, orders: np.ndarray = ORDERS) -> np.ndar
     >>> rdp_laplace(2.0, np.array([1.5, 1000.0])).round(3)
     array([0.156, 0.499])
     """
-    check_number("noise_multiplier", noise_multiplier, low=0, exclusive=True)
-    alpha, scale = check_orders(orders), noise_multiplier
+    check_noise(noise_multiplier)
+    alpha, scale = check_orders(orders), float(noise_multiplier)
     above = np.log(alpha / (2 * alpha - 1)) + (alpha - 1) / scale
     below = np.log((alpha - 1) / (2 * alpha - 1)) - alpha / scale
     return np.maximum(np.logaddexp(above, below), 0) / (alpha - 1)
@@ -79,7 +79,7 @@ def rdp_sampled_gaussian(sampling_rate: float, noise_multiplier: float, orders: 
     Args:
         sampling_rate: q in [0, 1]: each record is drawn by a coin of its own, so that the size of the sample varies.
             For batches of a fixed size, shuffled or drawn without replacement, this curve does not hold.
-        noise_multiplier: $\sigma$, the noise's standard deviation in units of the clipping norm, above 0.
+        noise_multiplier: $\sigma$, the noise's standard deviation in units of the clipping norm, from 1e-6 to 1e6.
         orders: $\alpha$, each above 1.
     Returns:
         $\varepsilon(\alpha)$, like `orders`; for one record added or removed.
@@ -91,8 +91,8 @@ def rdp_sampled_gaussian(sampling_rate: float, noise_multiplier: float, orders: 
     array([0.00012851, 0.00016208])
     """
     check_number("sampling_rate", sampling_rate, low=0, high=1)
-    check_number("noise_multiplier", noise_multiplier, low=0, exclusive=True)
-    alpha, q, sigma = check_orders(orders), sampling_rate, noise_multiplier
+    check_noise(noise_multiplier)
+    alpha, q, sigma = check_orders(orders), float(sampling_rate), float(noise_multiplier)
     if q == 1:
         return rdp_gaussian(sigma, alpha)
     log_A = np.zeros_like(alpha)
@@ -258,7 +258,7 @@ def dp_sgd_guarantee(
 
     Args:
         sampling_rate: q in [0, 1]: each record is drawn by a coin of its own.
-        noise_multiplier: $\sigma$, the noise in units of the clipping norm, above 0.
+        noise_multiplier: $\sigma$, the noise in units of the clipping norm, from 1e-6 to 1e6.
         steps: how many, at least 0.
         delta_dp: $\delta$, above 0, at most 1.
         conversion: "canonne" or "mironov", as `epsilon_of_rdp`.
@@ -312,7 +312,7 @@ def noise_for(
         steps: how many, at least 1.
         conversion: "canonne" or "mironov", as `epsilon_of_rdp`.
     Returns:
-        $\sigma$, the noise in units of the clipping norm.
+        $\sigma$, the noise in units of the clipping norm; the budget is kept for one record added or removed.
     Raises:
         ValueError: an argument is out of its range, or no noise from 0.01 to a million gives that `epsilon`.
     Reference: Mironov, Talwar and Zhang 2019, arXiv 1908.10530, whose curve is solved for the noise.
@@ -324,6 +324,12 @@ def noise_for(
     check_number("sampling_rate", sampling_rate, low=0, high=1, exclusive=True)
     check_count("steps", steps)
     above = overhead(ORDERS, delta_dp, conversion)
+    least = max(float(above.min()), 0.0)
+    if epsilon <= least:
+        raise ValueError(
+            f"epsilon is {epsilon:g}; accepted: above {least:.3g}, which orders up to {ORDERS[-1]:g} give at delta_dp "
+            f"{delta_dp:g} whatever the noise"
+        )
 
     def excess(log_sigma: float) -> float:
         rdp = steps * rdp_sampled_gaussian(sampling_rate, math.exp(log_sigma))
@@ -338,9 +344,22 @@ def noise_for(
     return math.exp(root)
 
 
+def check_noise(noise_multiplier: float) -> None:
+    """Raise `ValueError` unless it is a noise whose square is neither lost nor infinite in a float."""
+    check_number("noise_multiplier", noise_multiplier, low=FAINTEST, high=LOUDEST)
+
+
+def as_floats(values: np.ndarray) -> np.ndarray:
+    """An array of floats; of what is no such array, none, which all checks refuse."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        return np.empty(0)
+
+
 def check_orders(orders: np.ndarray) -> np.ndarray:
     """The orders as floats; raises `ValueError` unless there are some and each is finite and above 1."""
-    alpha = np.asarray(orders, dtype=float)
+    alpha = as_floats(orders)
     if alpha.ndim != 1 or len(alpha) == 0 or not np.isfinite(alpha).all() or (alpha <= 1).any():
         raise ValueError(f"orders is {describe(orders)}; accepted: finite numbers above 1, (M,)")
     return alpha
@@ -348,7 +367,7 @@ def check_orders(orders: np.ndarray) -> np.ndarray:
 
 def check_rdp(rdp: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """The curve as floats; raises `ValueError` unless it has a value of at least 0 for each order."""
-    curve = np.asarray(rdp, dtype=float)
+    curve = as_floats(rdp)
     if curve.shape != alpha.shape or not (curve >= 0).all():
         raise ValueError(
             f"rdp is {describe(rdp)}; accepted: numbers of at least 0, one for each of {len(alpha)} orders"

@@ -1,6 +1,7 @@
 r"""Canaries for an audit: what an adversary puts into the data of DP-SGD, and how it scores what comes out.
 
-The strongest puts in a gradient and sees every step; a weaker one puts in an image and sees the last weights.
+The strongest puts in a gradient and sees every step; a weaker one puts in an image, and sees every step of the trainer
+itself or the last weights alone.
 """
 
 import math
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from spai_lab.attacks.poisoning.influence import last_layer
 from spai_lab.checks import (
@@ -169,13 +171,7 @@ def input_canary(
     Simplified: a canary that is given, where Jagielski crafts one that survives clipping. Where `train` does not fix
         the `expected_batch`, it also tells N from N + 1; the score hardly sees that.
     """
-    check_others(model, x, y)
-    check_images(x_canary, "x_canary")
-    check_like("x_canary", x_canary, x[:1])
-    check_labels(y_canary, x_canary, "y_canary")
-    with torch.no_grad():
-        check_classes(y_canary, deepcopy(model).eval()(x_canary), "y_canary")
-    check_callable("train", train)
+    check_input_canary(model, x, y, x_canary, y_canary, train)
     model = deepcopy(model)
     with_canary = torch.cat([x, x_canary]), torch.cat([y, y_canary])
 
@@ -186,6 +182,95 @@ def input_canary(
             return -F.cross_entropy(trained.eval()(x_canary), y_canary).item()
 
     return run
+
+
+def weights_canary(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    x_canary: Tensor,
+    y_canary: Tensor,
+    train: Callable[..., object],
+    *,
+    score: Callable[[np.ndarray], float] = np.sum,
+) -> Run:
+    r"""Runs of a whole private training whose adversary adds one labeled image and sees the weights after every step.
+
+    That is all that the guarantee of `dp_sgd` covers, from `dp_sgd` itself. With v the unit vector along the canary's
+    gradient at the first weights, $s_t = v^\top (\theta_{t - 1} - \theta_t)$. Let the canary light a pixel that is 0 in
+    all others, and nothing else, and the model be linear, without bias: then nobody else's gradient has a part along v.
+    With two classes the canary's always points along v, and where it is clipped,
+    $s_t = \frac{\eta C}{B} (b_t + \sigma z_t)$, $z_t \sim N(0, 1)$, where $b_t$ says whether it was drawn. So the sum
+    reaches as far as `gradient_canary` at $q = 1$: the mechanism is Gaussian with $\mu = \sqrt{T} / \sigma$.
+
+    Args:
+        model, x, y, x_canary, y_canary: as `input_canary`.
+        train: as `input_canary`; it must move the weights by a `torch.optim` optimizer, without momentum.
+        score: from the `s_t`, `(T,)`, to a number.
+    Returns:
+        `run(inside, generator)` for `dp_audit`, one record added or removed.
+    Raises:
+        ValueError: names the argument; `train` too, if it takes no step.
+    Reference: Nasr 2023, arXiv 2302.07956 (gradients of inputs as canaries, white box).
+    Simplified: on other models than the one above the bound is valid, and weaker: v turns with the weights, and other
+        examples move them along it.
+
+    >>> from spai_lab.privacy.dp_sgd import dp_sgd
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+    >>> x, x_canary = torch.tensor([[0.9, 0.0], [0.1, 0.0]]).view(2, 1, 1, 2), torch.tensor([[[[0.0, 1.0]]]])
+    >>> settings = {"clip": 0.1, "sampling_rate": 1.0, "steps": 3, "learning_rate": 0.1, "expected_batch": 2}
+    >>> train = partial(dp_sgd, **settings, noise_multiplier=0.01, delta_dp=0.01, progress=False)
+    >>> run = weights_canary(model, x, torch.tensor([0, 1]), x_canary, torch.tensor([0]), train)
+    >>> run(True, torch.Generator().manual_seed(0)) > 0.01 > run(False, torch.Generator().manual_seed(0))
+    True
+    """
+    check_input_canary(model, x, y, x_canary, y_canary, train)
+    check_callable("score", score)
+    model = deepcopy(model)
+    with_canary = torch.cat([x, x_canary]), torch.cat([y, y_canary])
+    g = flat(per_example_gradients(deepcopy(model).eval(), x_canary, y_canary))
+    v = g / g.norm()
+
+    def run(inside: bool, generator: torch.Generator) -> float:
+        trained = deepcopy(model)
+        theta = trained_parameters(trained)
+        seen = [flat(theta)]
+
+        def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
+            moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+            if any(id(parameter) in moved for parameter in theta.values()):
+                seen.append(flat(theta))
+
+        handle = register_optimizer_step_post_hook(look)
+        try:
+            train(trained, *(with_canary if inside else (x, y)), generator=generator)
+        finally:
+            handle.remove()
+        if len(seen) == 1:
+            raise ValueError(
+                f"train is {describe(train)}, which takes no step of an optimizer; accepted: such as dp_sgd"
+            )
+        return float(score(-(torch.stack(seen).diff(dim=0) @ v).double().numpy()))
+
+    return run
+
+
+def flat(theta: Gradients) -> Tensor:
+    """All numbers of weights or gradients as one vector, a copy."""
+    return torch.cat([part.detach().flatten() for part in theta.values()])
+
+
+def check_input_canary(
+    model: nn.Module, x: Tensor, y: Tensor, x_canary: Tensor, y_canary: Tensor, train: Callable[..., object]
+) -> None:
+    """Raise `ValueError` unless the canary is one more example for the model, and there is a training to call."""
+    check_others(model, x, y)
+    check_images(x_canary, "x_canary")
+    check_like("x_canary", x_canary, x[:1])
+    check_labels(y_canary, x_canary, "y_canary")
+    with torch.no_grad():
+        check_classes(y_canary, deepcopy(model).eval()(x_canary), "y_canary")
+    check_callable("train", train)
 
 
 def check_others(model: nn.Module, x: Tensor, y: Tensor) -> None:

@@ -9,9 +9,11 @@ from dataclasses import replace
 
 from scipy.optimize import brentq
 
-from spai_lab.checks import check_count, check_number
-from spai_lab.privacy.guarantee import ADD_REMOVE, Guarantee, common_adjacency
+from spai_lab.checks import check_choice, check_count, check_number
+from spai_lab.privacy.accounting import FAINTEST
+from spai_lab.privacy.guarantee import ADD_REMOVE, ADJACENCIES, Guarantee, common_adjacency
 from spai_lab.privacy.mechanisms import gaussian_delta
+from spai_lab.privacy.secure import SCALES
 
 
 def basic_composition(guarantee: Guarantee, count: int) -> Guarantee:
@@ -87,18 +89,23 @@ def amplified_by_sampling(guarantee: Guarantee, sampling_rate: float) -> Guarant
 
 
 def gaussian_guarantee(
-    noise_multiplier: float, delta_dp: float, *, covers: tuple[str, ...] = ("a noisy step",)
+    noise_multiplier: float,
+    delta_dp: float,
+    *,
+    adjacency: str = ADD_REMOVE,
+    covers: tuple[str, ...] = ("a noisy step",),
 ) -> Guarantee:
     r"""The smallest $\epsilon$ of one Gaussian release.
 
     It solves $\delta(\epsilon) = \delta$ with the exact curve of `gaussian_delta`.
 
     Args:
-        noise_multiplier: $\sigma$, the noise's standard deviation in units of the L2 sensitivity, above 0.
+        noise_multiplier: $\sigma$, the noise's standard deviation in units of the L2 sensitivity, from 1e-6 to 1e30.
         delta_dp: $\delta$, above 0, at most 1.
+        adjacency: the neighbors that the sensitivity was taken for, "add/remove" or "replace".
         covers: what was released.
     Returns:
-        the guarantee, for one record added or removed, which the sensitivity must have been taken for.
+        the guarantee, for these neighbors.
     Raises:
         ValueError: names the argument.
     Reference: Balle and Wang 2018, arXiv 1805.06530, theorem 8.
@@ -106,15 +113,16 @@ def gaussian_guarantee(
     >>> print(gaussian_guarantee(4.0, 1e-5))
     epsilon 0.9263 at delta 1e-05, one record added or removed; covers a noisy step
     """
-    check_number("noise_multiplier", noise_multiplier, low=0, exclusive=True)
+    check_number("noise_multiplier", noise_multiplier, low=FAINTEST, high=SCALES["high"])
     check_number("delta_dp", delta_dp, low=0, high=1, exclusive=True)
+    check_choice("adjacency", adjacency, ADJACENCIES)
 
     def excess(epsilon: float) -> float:
         return gaussian_delta(noise_multiplier, 1.0, epsilon) - delta_dp
 
     if excess(0.0) <= 0:
-        return Guarantee(0.0, delta_dp, ADD_REMOVE, covers)
+        return Guarantee(0.0, delta_dp, adjacency, covers)
     high = 1.0
     while excess(high) > 0:
         high *= 2
-    return Guarantee(float(brentq(excess, 0.0, high, xtol=1e-12)), delta_dp, ADD_REMOVE, covers)
+    return Guarantee(float(brentq(excess, 0.0, high, xtol=1e-12)), delta_dp, adjacency, covers)

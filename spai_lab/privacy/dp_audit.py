@@ -26,7 +26,7 @@ from spai_lab.checks import (
     describe,
 )
 from spai_lab.privacy.composition import gaussian_guarantee
-from spai_lab.privacy.guarantee import ADD_REMOVE, ADJACENCIES, Guarantee, common_adjacency
+from spai_lab.privacy.guarantee import ADD_REMOVE, ADJACENCIES, SENTENCES, Guarantee, common_adjacency
 from spai_lab.threat import fresh_generator
 
 Run = Callable[[bool, torch.Generator], float]
@@ -82,9 +82,11 @@ class Audit:
         return self.epsilon_low > guarantee.epsilon
 
     def __str__(self) -> str:
+        assumed = ", if the mechanism is Gaussian" if self.tradeoff == GAUSSIAN else ""
         return (
-            f"epsilon at least {self.epsilon_low:.3g} at delta {self.delta_dp:.4g}, confidence {self.confidence:.8g} "
-            f"({self.runs:,} runs; of {self.counted:,} each, {self.false_positives:,} false positives and "
+            f"epsilon at least {self.epsilon_low:.3g} at delta {self.delta_dp:.4g}, {SENTENCES[self.adjacency]}, "
+            f"confidence {self.confidence:.8g}{assumed} ({self.runs:,} runs; of {self.counted:,} each, "
+            f"{self.false_positives:,} false positives and "
             f"{self.false_negatives:,} false negatives)"
         )
 

@@ -11,17 +11,17 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from spai_lab.checks import check_choice, check_count, check_flag, check_number, describe
-from spai_lab.privacy.accounting import dp_sgd_guarantee
+from spai_lab.privacy.accounting import check_noise, dp_sgd_guarantee
 from spai_lab.privacy.guarantee import ADD_REMOVE, Guarantee
 from spai_lab.privacy.per_example import (
     Gradients,
@@ -32,6 +32,8 @@ from spai_lab.privacy.per_example import (
     gradient_norms,
     is_fast,
     per_example_gradients,
+    rehearsal,
+    same_draws,
     trained_parameters,
 )
 from spai_lab.privacy.secure import add_secure_noise, check_source, noise_grid
@@ -80,7 +82,7 @@ class PrivateHistory:
     Args:
         guarantee: what the weights promise, from the settings alone; epsilon is infinite without noise.
         steps: how many were taken.
-        seconds: wall-clock time of the steps.
+        seconds: wall-clock time of the steps; it grows with the batches, and the guarantee does not cover it.
         seeded: whether the run had a generator: then it is a demonstration, not private, since whoever knows the seed
             can take the noise off again.
         diagnostics: what the guarantee does not cover; None unless asked for.
@@ -111,7 +113,7 @@ def private_gradient(
     $\tilde g = \frac{1}{B} \left( \sum_i \min(1, C / \|g_i\|) \, g_i + N(0, \sigma^2 C^2 1) \right)$
 
     Args:
-        gradients: by name of a parameter, `(N, ...)` each; N may be 0, then only noise is left.
+        gradients: by name of a parameter, `(N, ...)` each, finite; N may be 0, then only noise is left.
         clip: C, the bound of each example's gradient over all parameters together, above 0: the L2 sensitivity of the
             sum when one example is added or removed. Infinity does not clip, and is accepted without noise alone.
         noise_multiplier: $\sigma$, the noise in units of C, at least 0.
@@ -220,9 +222,13 @@ def dp_sgd(
     $\theta_{t+1} = \theta_t - \eta \tilde g_t$, $\; \tilde g_t = \frac{1}{q n} \left( \sum_{i \in S_t} \min(1, C /
     \|g_i\|) \, g_i + N(0, \sigma^2 C^2 1) \right)$, with each i in $S_t$ with probability q.
 
+    The guarantee is of one call, and covers the weights alone. Calls on the same data add up (`composed`). The time
+    that the run took, and whether it ended in an error, depend on the data without any noise.
+
     Args:
         model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`, one that `check_private` lets pass; frozen parameters stay,
-            and it comes back in the mode in which it came.
+            and it comes back in the mode in which it came. The weights that it starts from, frozen ones too, must not
+            depend on `x` or `y`, or what they tell is not counted.
         x: inputs, floating point `(n, C, H, W)` in [0, 1], n at least 1.
         y: labels `(n,)`, int64.
         noise_multiplier: $\sigma$, the noise in units of C, at least 0; 0 clips alone and promises nothing.
@@ -243,14 +249,16 @@ def dp_sgd(
         generator: for a demonstration: draws the coins of a step, a seed for layers that draw, such as dropout, then
             the noise, in that order; on the device of `x`. None draws a fresh one, seeded by the operating system.
         checkpoint: a file that keeps the run about once an epoch. Where it exists, the run goes on from it; with a
-            generator to the same weights as without the interruption. Without one, no state of the noise is kept.
+            generator to the same weights as without the interruption. Without one, no state of the noise is kept, and
+            the steps since the file was written are drawn anew: the guarantee counts those that are kept, so never
+            release the weights that an interrupted call leaves in `model`.
         diagnose: look at what the guarantee does not cover, and return it too.
         progress: show a bar with the time left.
     Returns:
-        the guarantee for one example added or removed, steps and time.
+        the guarantee for one example added or removed, steps, and the time, which the guarantee does not cover.
     Raises:
         ValueError: names the argument; `checkpoint` too, if it belongs to another run.
-        spai_lab.training.Diverged: a gradient became infinite or NaN.
+        spai_lab.training.Diverged: a gradient became infinite or NaN; that it is raised is not covered either.
     Reference: Abadi 2016, arXiv 1607.00133, algorithm 1.
     Survey: private AI, differential privacy, gradient level.
     Simplified: one clipping norm for all layers, and no private PCA before the network.
@@ -277,7 +285,7 @@ def dp_sgd(
     kept = generator if seeded else torch.Generator()
     if checkpoint:
         settings = ["dp_sgd", noise_multiplier, clip, sampling_rate, steps, learning_rate, momentum, seeded]
-        settings.append(expected_batch)
+        settings += [expected_batch, delta_dp, path, secure]
         settings.append(digest_tensors({"x": x, "y": y}))
         run = restore(checkpoint, settings, standing, optimizer, kept)
     generator = fresh_generator(generator, x.device)
@@ -337,7 +345,7 @@ def numbers_written(model: nn.Module, fast: bool) -> int:
 
 
 def guaranteed(
-    sampling_rate: float, noise_multiplier: float, steps: int, delta_dp: float, covers: tuple[str, ...]
+    sampling_rate: float, noise_multiplier: float, steps: int, delta_dp: float, covers: tuple[str, ...] = COVERED
 ) -> Guarantee:
     """What the accountant says; without noise, that nothing is promised."""
     if noise_multiplier == 0:
@@ -439,14 +447,17 @@ def in_place_of(layer: nn.Module) -> str:
 
 
 def check_alone(model: nn.Module, x: Tensor) -> None:
-    """Raise `ValueError` where, on noise, the answer to one example depends on another, or a buffer changes."""
-    model = deepcopy(model).train()
+    """Raise `ValueError` where, on noise, one example's answer or gradient depends on others, or a buffer changes.
+
+    The others are noise, blank and full: a slope would not show what a layer detaches from the graph.
+    """
+    model = rehearsal(model)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    noise = torch.rand(3, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x).requires_grad_()
-    with own_draws(torch.Generator()), torch.enable_grad():
-        logits = model(noise)
-        slopes = torch.autograd.grad(logits[0].square().sum(), noise, allow_unused=True)[0]
-    if slopes is not None and slopes[1:].any():
+    noise = torch.rand(3, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
+    blank, full = (torch.cat([noise[:1], torch.full_like(noise[1:], value)]) for value in (0.0, 1.0))
+    among_noise, *among_others = (of_the_first(model, batch) for batch in (noise, blank, full))
+    pairs = [pair for others in among_others for pair in zip(among_noise, others, strict=True)]
+    if any((other - first).norm() > 1e-4 * first.norm() for first, other in pairs):
         raise ValueError(
             "model mixes examples: its answer to one depends on another, so that clipping does not bound what one "
             "example changes; accepted: layers that treat each example by itself"
@@ -459,16 +470,28 @@ def check_alone(model: nn.Module, x: Tensor) -> None:
         )
 
 
+def of_the_first(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits of the first example of a batch, and the gradient of its loss, as one vector."""
+    theta = list(trained_parameters(model).values())
+    with same_draws(), torch.enable_grad():
+        logits = model(x)[:1]
+        loss = F.cross_entropy(logits, torch.zeros(1, dtype=torch.int64, device=logits.device))
+        slopes = torch.autograd.grad(loss, theta, allow_unused=True, materialize_grads=True) if theta else [logits]
+    return logits.detach(), torch.cat([slope.detach().flatten() for slope in slopes])
+
+
 # --- bad arguments ----------------------------------------------------------------------------------------------------
 
 
 def check_gradients(gradients: Gradients) -> None:
-    """Raise `ValueError` unless `gradients` holds tensors of one number of examples."""
+    """Raise `ValueError` unless `gradients` holds tensors of one number of examples, and finite ones."""
     if not isinstance(gradients, dict) or not gradients:
         raise ValueError(f"gradients is {describe(gradients)}; accepted: what per_example_gradients returns")
     for name, gradient in gradients.items():
         if not isinstance(gradient, Tensor) or not gradient.is_floating_point() or gradient.ndim == 0:
             raise ValueError(f"gradients[{name!r}] is {describe(gradient)}; accepted: floating point (N, ...)")
+        if not gradient.isfinite().all():
+            raise ValueError(f"gradients[{name!r}] has NaN or infinite values; accepted: finite numbers")
     sizes = {len(gradient) for gradient in gradients.values()}
     if len(sizes) > 1:
         raise ValueError(f"gradients are of {', '.join(map(str, sorted(sizes)))} examples; accepted: one number")
@@ -490,6 +513,8 @@ def check_training(
     check_examples(model, x, y)
     check_private(model, x)
     check_clip(clip, noise_multiplier)
+    if noise_multiplier:
+        check_noise(noise_multiplier)
     check_number("learning_rate", learning_rate, low=0, exclusive=True)
     check_number("momentum", momentum, low=0, high=1)
     check_number("delta_dp", delta_dp, low=0, high=1, exclusive=True)

@@ -36,6 +36,7 @@ class NoisyPolynomial:
         M: $M^*$, `(d, d)`, symmetric, before it is repaired.
         regularization: $\lambda$, which was added to its diagonal.
         kept: how many eigenvalues of $M^* + \lambda 1$ are above 0; the other d - `kept` directions were cut off.
+        seeded: whether the noise came from a given generator: then it is a demonstration, not private.
     """
 
     weights: Tensor
@@ -44,6 +45,11 @@ class NoisyPolynomial:
     M: Tensor
     regularization: float
     kept: int
+    seeded: bool = False
+
+    def __str__(self) -> str:
+        label = "; demonstration, not private: the noise has a seed" if self.seeded else ""
+        return f"{len(self.weights)} weights, {self.guarantee}{label}"
 
 
 def functional_mechanism(
@@ -112,7 +118,7 @@ def functional_mechanism(
     strength = 4 * math.sqrt(2) * Delta / epsilon if regularization is None else regularization
     weights, kept = minimum(alpha, M + strength * torch.eye(d, dtype=M.dtype))
     guarantee = Guarantee(epsilon, 0.0, REPLACE, ("the coefficients of a polynomial loss",))
-    return NoisyPolynomial(weights, guarantee, alpha, M, strength, kept)
+    return NoisyPolynomial(weights, guarantee, alpha, M, strength, kept, seeded=generator is not None)
 
 
 def taylor_coefficients(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

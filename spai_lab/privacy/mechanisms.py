@@ -5,7 +5,8 @@ neighbors, one record added or removed or one replaced, is decided where $\Delta
 for both, a sum of values in [a, b] has max(|a|, |b|) for "add/remove" and b - a for "replace". The `Guarantee` of a
 call is its `epsilon` and `delta_dp` (0 but for the Gaussian) with that adjacency. A run with a `generator` is a
 demonstration, not private. A `generator=None` seeds PyTorch's own from the operating system; `secure=True` leaves both
-that generator and floats behind, as `secure` explains.
+that generator and floats behind, as `secure` explains. So that no float overflows, a sensitivity is from 1e-30 to
+1e30, and the epsilon of noise or of a choice from 1e-12 to 1e12.
 """
 
 import math
@@ -16,12 +17,13 @@ from scipy.special import log_ndtr, ndtr
 from torch import Tensor
 
 from spai_lab.checks import check_choice, check_count, check_number, describe
-from spai_lab.privacy.secure import check_source, exact_choice, exactly, gaussian_integer, laplace_integer
+from spai_lab.privacy.secure import SCALES, check_source, exact_choice, exactly, gaussian_integer, laplace_integer
 from spai_lab.threat import fresh_generator
 
 CALIBRATIONS = ("analytic", "classic")
 CELLS = 2**20  # secure mechanisms round a number to so many steps a sensitivity
 CLOSE = 1e-12  # relative; how near a calibrated sigma comes to the least one
+EPSILONS = {"low": 1e-12, "high": 1e12}
 
 Value = float | Tensor
 
@@ -98,7 +100,7 @@ def estimated_frequencies(reports: Tensor, classes: int, epsilon: float) -> Tens
     Args:
         reports: of `randomized_response`, int64 `(N,)` from 0 to k - 1, N at least 1.
         classes: k, at least 2.
-        epsilon: that they were made with, above 0.
+        epsilon: that they were made with, at least 1e-9: below, rounding outweighs what the reports tell.
     Returns:
         $\hat f$, float64 `(k,)`; sums to 1, and a rare class may come out below 0.
     Raises:
@@ -109,7 +111,7 @@ def estimated_frequencies(reports: Tensor, classes: int, epsilon: float) -> Tens
     tensor([1., 0.], dtype=torch.float64)
     """
     p = truth_probability(classes, epsilon)
-    check_number("epsilon", epsilon, low=0, exclusive=True)
+    check_number("epsilon", epsilon, low=1e-9)
     check_members("reports", reports, classes)
     if len(reports) == 0:
         raise ValueError(f"reports is {describe(reports)}; accepted: at least one")
@@ -157,11 +159,11 @@ def laplace_mechanism(
     check_value(value, secure, generator)
     if secure:
         return on_grid(value, sensitivity, laplace_integer(CELLS / exactly(epsilon)))
-    b = sensitivity / epsilon
+    b = float(sensitivity / epsilon)
     exact, generator = drawn_for(value, generator)
     u = 1 - torch.rand(exact.shape, dtype=torch.float64, device=exact.device, generator=generator)
     sign = 2 * torch.randint(2, exact.shape, device=exact.device, generator=generator) - 1
-    return like(value, exact + sign * b * -u.log())
+    return like(value, exact + sign * (b * -u.log()))
 
 
 def gaussian_delta(sigma: float, sensitivity: float, epsilon: float) -> float:
@@ -184,10 +186,10 @@ def gaussian_delta(sigma: float, sensitivity: float, epsilon: float) -> float:
     >>> round(gaussian_delta(1.0, 1.0, 1.0), 4)
     0.1269
     """
-    check_number("sigma", sigma, low=0, exclusive=True)
-    check_number("sensitivity", sensitivity, low=0, exclusive=True)
-    check_number("epsilon", epsilon, low=0)
-    mu = sensitivity / sigma
+    check_number("sigma", sigma, **SCALES)
+    check_number("sensitivity", sensitivity, **SCALES)
+    check_number("epsilon", epsilon, low=0, high=EPSILONS["high"])
+    mu = float(sensitivity / sigma)
     return max(0.0, float(ndtr(mu / 2 - epsilon / mu) - math.exp(epsilon + log_ndtr(-mu / 2 - epsilon / mu))))
 
 
@@ -326,7 +328,7 @@ def exponential_probabilities(scores: Tensor, sensitivity: float, epsilon: float
     """
     check_scale(sensitivity, epsilon)
     check_scores(scores)
-    return (epsilon / (2 * sensitivity) * centered(scores)).softmax(0)
+    return (float(epsilon / (2 * sensitivity)) * centered(scores)).softmax(0)
 
 
 def exponential_mechanism(
@@ -368,7 +370,7 @@ def exponential_mechanism(
         return exact_choice([rate * (best - each) for each in s])
     generator = fresh_generator(generator, scores.device)
     E = torch.empty(len(scores), dtype=torch.float64, device=scores.device).exponential_(generator=generator)
-    return int((epsilon / (2 * sensitivity) * centered(scores) - E.log()).argmax())
+    return int((float(epsilon / (2 * sensitivity)) * centered(scores) - E.log()).argmax())
 
 
 # --- what they share --------------------------------------------------------------------------------------------------
@@ -377,19 +379,27 @@ def exponential_mechanism(
 def on_grid(value: Value, sensitivity: float, noise: int) -> Value:
     """The nearest point of the grid with `CELLS` steps a sensitivity, the upper of two, and `noise` steps further."""
     step = exactly(sensitivity) / CELLS
-    cell = math.floor(Fraction(float(value)) / step + Fraction(1, 2))
+    number = exactly(value.item() if isinstance(value, Tensor) else value)
+    cell = math.floor(number / step + Fraction(1, 2))
     return like(value, torch.tensor(float((cell + noise) * step), dtype=torch.float64))
 
 
 def drawn_for(value: Value, generator: torch.Generator | None) -> tuple[Tensor, torch.Generator]:
     """The value in float64, in which noise is added, and the generator on its device."""
-    exact = torch.as_tensor(value).detach().double()
+    exact = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+    exact = exact.detach().double()
     return exact, fresh_generator(generator, exact.device)
 
 
 def like(value: Value, noisy: Tensor) -> Value:
-    """A number for a number, a tensor of its shape and dtype for a tensor."""
-    return noisy.to(value).view_as(value) if isinstance(value, Tensor) else noisy.item()
+    """A number for a number, a tensor of its shape and dtype for a tensor; `ValueError` where that has no room.
+
+    To be refused tells no more than the noisy value does, of which alone it depends.
+    """
+    noisy = noisy.to(value).view_as(value) if isinstance(value, Tensor) else noisy
+    if not noisy.isfinite().all():
+        raise ValueError(f"value with its noise does not fit {noisy.dtype}; accepted: a dtype that holds both")
+    return noisy if isinstance(value, Tensor) else noisy.item()
 
 
 def centered(scores: Tensor) -> Tensor:
@@ -398,9 +408,9 @@ def centered(scores: Tensor) -> Tensor:
 
 
 def check_scale(sensitivity: float, epsilon: float) -> None:
-    """Raise `ValueError` unless both are above 0 and finite."""
-    check_number("sensitivity", sensitivity, low=0, exclusive=True)
-    check_number("epsilon", epsilon, low=0, exclusive=True)
+    """Raise `ValueError` unless both are above 0, with a quotient that no float overflows at."""
+    check_number("sensitivity", sensitivity, **SCALES)
+    check_number("epsilon", epsilon, **EPSILONS)
 
 
 def check_value(value: Value, secure: bool, generator: torch.Generator | None) -> None:

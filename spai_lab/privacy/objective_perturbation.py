@@ -50,12 +50,18 @@ class PerturbedWeights:
         regularization: $\Lambda + \Delta$, which depends on no record.
         residual: an upper bound of the slope's length where the solver stopped, rounding included, at most `tolerance`.
             Not covered by the guarantee: a diagnostic for who holds the data.
+        seeded: whether the noise came from a given generator: then it is a demonstration, not private.
     """
 
     weights: Tensor
     guarantee: Guarantee
     regularization: float
     residual: float
+    seeded: bool = False
+
+    def __str__(self) -> str:
+        label = "; demonstration, not private: the noise has a seed" if self.seeded else ""
+        return f"{len(self.weights)} weights, {self.guarantee}{label}"
 
 
 def objective_perturbation(
@@ -125,7 +131,7 @@ def objective_perturbation(
     rho = tolerance / strength
     z = radial_noise(d, 2 * rho / epsilon_2, normals)
     guarantee = Guarantee(epsilon, 0.0, REPLACE, ("the weights of a logistic regression",))
-    return PerturbedWeights(w + z, guarantee, strength, residual)
+    return PerturbedWeights(w + z, guarantee, strength, residual, seeded=generator is not None)
 
 
 def noise_budget(n: int, *, epsilon: float, regularization: float) -> tuple[float, float]:

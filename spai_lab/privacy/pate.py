@@ -34,6 +34,7 @@ class Taught:
         labels: the noisy answers, `(N,)`.
         guarantee: of the labels, so of the student and of whatever else is made of them.
         counts: the votes without noise, `(N, K)`: private, never to be published.
+        seeded: whether the run had a generator: then it is a demonstration, not private.
     """
 
     student: nn.Module
@@ -41,11 +42,12 @@ class Taught:
     labels: Tensor
     guarantee: Guarantee
     counts: Tensor
+    seeded: bool = False
 
     def __repr__(self) -> str:
-        return (
-            f"Taught: a student of {len(self.labels)} labels by {int(self.counts[0].sum())} teachers; {self.guarantee}"
-        )
+        label = "; demonstration, not private: the noise has a seed" if self.seeded else ""
+        teachers = int(self.counts[0].sum())
+        return f"Taught: a student of {len(self.labels)} labels by {teachers} teachers; {self.guarantee}{label}"
 
 
 def pate(
@@ -124,7 +126,9 @@ def pate(
     settings = {"batch_size": 20, "learning_rate": 5e-3, "generator": drawn, "progress": progress}
     fit(student, x_public, labels, epochs=student_epochs, **settings)
     covers = (*guarantee.covers, "the student")
-    return Taught(student.eval(), x_public, labels, replace(guarantee, covers=covers), counts)
+    return Taught(
+        student.eval(), x_public, labels, replace(guarantee, covers=covers), counts, seeded=generator is not None
+    )
 
 
 def public_pool(data: Dataset, count: int, *, generator: torch.Generator | None = None) -> tuple[Dataset, Tensor]:

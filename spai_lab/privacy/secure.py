@@ -21,6 +21,7 @@ GRID_BITS = 24  # a standard deviation is at least 2^24 steps of `noise_grid`
 LARGEST = 2**52  # whole numbers up to twice this are exact in float64
 SUMMANDS = 4  # 2 n normals for a secure one, n = 2
 WIDEST = 2**50  # the scale above which noise might not fit int64
+SCALES = {"low": 1e-30, "high": 1e30}  # of noise or a sensitivity: far from where floats end, float32 too
 
 
 # --- where floats fail ------------------------------------------------------------------------------------------------
@@ -56,7 +57,7 @@ def reachable(outputs: Tensor, value: float, *, scale: float) -> Tensor:
     around = math.ceil(8 * (1 + abs(value) / scale))  # rounding moves k by no more
     k = ((-(y - value).abs() / scale).exp() / FINEST).round() + torch.arange(-around, around + 1, device=y.device)
     u = k.clamp(1, 1 / FINEST) * FINEST
-    return (value + sign * scale * -u.log() == y).any(-1)
+    return (value + sign * (scale * -u.log()) == y).any(-1)
 
 
 # --- exact integers ---------------------------------------------------------------------------------------------------
@@ -238,7 +239,7 @@ def noise_grid(sigma: float) -> float:
     >>> noise_grid(1.5) == 2.0**-24
     True
     """
-    check_number("sigma", sigma, low=0, exclusive=True)
+    check_number("sigma", sigma, **SCALES)
     return math.ldexp(1.0, math.frexp(sigma)[1] - 1 - GRID_BITS)
 
 
@@ -253,7 +254,7 @@ def add_secure_noise(value: Tensor, sigma: float) -> Tensor:
 
     Args:
         value: v, floating point of any shape, finite, at most $2^{52} \gamma$ in magnitude.
-        sigma: the standard deviation of the noise, above 0.
+        sigma: the standard deviation of the noise, from 1e-30 to 1e30.
     Returns:
         y, like `value`, detached.
     Raises:
@@ -274,7 +275,10 @@ def add_secure_noise(value: Tensor, sigma: float) -> Tensor:
             f"value is not finite, or beyond {LARGEST * gamma:g}; accepted: what the grid of step {gamma:g} holds"
         )
     z = secure_normal(tuple(value.shape), dtype=torch.float64).to(value.device)
-    return (gamma * (cells.round() + (sigma / gamma * z).round())).to(value.dtype)
+    noisy = (gamma * (cells.round() + (sigma / gamma * z).round())).to(value.dtype)
+    if not noisy.isfinite().all():
+        raise ValueError(f"value with its noise does not fit {value.dtype}; accepted: a dtype that holds both")
+    return noisy
 
 
 def check_source(secure: bool, generator: torch.Generator | None, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Attacks on privacy, measured: membership, leakage from gradients, inversion, extraction and memorization."""
+"""Privacy, measured: what attacks learn of the data, and what private training leaves of them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +22,9 @@ from spai_lab.survey.privacy_tables import (
     leak_table,
     solved_table,
 )
+from spai_lab.survey.private_jobs import private_jobs
+from spai_lab.survey.private_published import private_compared
+from spai_lab.survey.private_tables import cost_table, levels_table, promise_table
 from spai_lab.survey.secrets_jobs import secrets_jobs
 
 FAMILIES: dict[str, tuple[Callable[[str], Sequence[Job]], tuple[str, ...]]] = {
@@ -30,6 +33,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Sequence[Job]], tuple[str, ...]]] = {
     "leakage": (leakage_jobs, ("digits", "mnist", "faces")),
     "inversion": (inversion_jobs, ("digits", "mnist", "faces")),
     "secrets": (secrets_jobs, ("digits", "mnist")),
+    "private": (private_jobs, ("digits",)),
 }
 
 
@@ -91,6 +95,7 @@ def besides() -> Iterator[tuple[str, Rate | Measured, str, str]]:
             yield "leakage-dlg", Rate(*row["labels_found"]), "sigmoid network, untrained", differs
     for row in kept_rows("leakage_mnist", "labels"):
         yield "leakage-idlg", Rate(*row["labels_found"]), "sigmoid network, untrained", "other strides"
+    yield from private_compared()
 
 
 def kept_rows(name: str, kind: str) -> list[dict]:
@@ -114,6 +119,11 @@ def tables(family: str, measurement: dict) -> dict[str, list[tuple[str, ...]]]:
         "secrets": {
             "the victim, taken, control, likeness, control, accuracy": drawn_table,
             "insertions, exposures in bits": exposure_table,
+        },
+        "private": {
+            "task, records, level, method, accuracy without privacy, at epsilon 8, 4, 2, 1, .5": levels_table,
+            "task, records, method, epsilon, points that it costs": cost_table,
+            "what is promised": promise_table,
         },
     }
     found = {title: table(measurement) for title, table in made[family].items()}

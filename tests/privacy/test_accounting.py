@@ -1,6 +1,8 @@
 """Accounting against dp-accounting, Opacus, quadrature, closed forms and the published figures."""
 
 import math
+from dataclasses import replace
+from fractions import Fraction
 
 import dp_accounting
 import numpy as np
@@ -259,6 +261,21 @@ def test_one_gaussian_release(sigma, delta_dp):
     assert gaussian_guarantee(sigma, delta_dp).epsilon == pytest.approx(theirs, abs=1e-7)
 
 
+@pytest.mark.parametrize("sigma", [1.0, 1e6, 1e30])
+def test_a_gaussian_release_speaks_of_the_neighbors_that_it_is_told(sigma):
+    added, replaced = (gaussian_guarantee(sigma, 0.01, adjacency=each) for each in (ADD_REMOVE, REPLACE))
+    assert gaussian_guarantee(sigma, 0.01) == added
+    assert replaced == replace(added, adjacency=REPLACE) and added.adjacency == ADD_REMOVE
+
+
+def test_the_least_budget_that_the_orders_give(refuses):
+    """Without any curve the conversion alone costs that much; just above it some noise is found."""
+    given = {"delta_dp": 1e-5, "sampling_rate": 0.01, "steps": 100}
+    least = epsilon_of_rdp(ORDERS, np.zeros(len(ORDERS)), 1e-5)[0]
+    refuses(noise_for, {"epsilon": least, **given}, "epsilon is", "orders up to 1024", "delta_dp 1e-05")
+    assert noise_for(epsilon=1.01 * least, **given) > 100
+
+
 @pytest.mark.oracle
 def test_a_sampled_release_tells_just_what_amplification_says():
     """Removing a record is the direction in which the bound is reached."""
@@ -298,7 +315,7 @@ def test_each_way_to_compose_is_better_than_the_last():
     [
         ({"sampling_rate": 1.5}, ("sampling_rate", "1.5", "from 0 to 1")),
         ({"sampling_rate": math.nan}, ("sampling_rate", "nan")),
-        ({"noise_multiplier": 0}, ("noise_multiplier", "above 0")),
+        ({"noise_multiplier": 0}, ("noise_multiplier is 0", "from 1e-06 to 1e+06")),
         ({"steps": 2.5}, ("steps", "2.5", "whole number")),
         ({"delta_dp": 0.0}, ("delta_dp", "above 0")),
         ({"conversion": "moments"}, ("conversion", "'moments'", "'canonne'", "'mironov'")),
@@ -313,14 +330,40 @@ def test_private_training_is_described_in_range(refuses, changes, words):
     )
 
 
-@pytest.mark.parametrize("orders", [[], [1.0], [2.0, math.inf], [[2.0]]])
+@pytest.mark.parametrize("sigma", [1e-200, 1e-160, 0.99e-6, 1.01e6, 1e160, 1e200])
+def test_noise_without_a_square_is_refused(refuses, sigma):
+    words = ("noise_multiplier is", "from 1e-06 to 1e+06")
+    for curve in (rdp_gaussian, rdp_laplace):
+        refuses(curve, {"noise_multiplier": sigma}, *words)
+    step = {"sampling_rate": 0.1, "noise_multiplier": sigma}
+    refuses(rdp_sampled_gaussian, step, *words)
+    refuses(dp_sgd_guarantee, {**step, "steps": 5, "delta_dp": 1e-5}, *words)
+    refuses(epsilon_curve, {**step, "steps": np.array([5]), "delta_dp": 1e-5}, *words)
+
+
+@pytest.mark.parametrize("sigma", [1e-200, 0.99e-6, 1.01e30, 1e200])
+def test_a_gaussian_release_names_the_noise_that_it_cannot_count(refuses, sigma):
+    given = {"noise_multiplier": sigma, "delta_dp": 1e-5}
+    refuses(gaussian_guarantee, given, "noise_multiplier is", "from 1e-06 to 1e+30")
+
+
+@pytest.mark.parametrize("sigma", [1e-6, 1e6, 1, Fraction(1, 3), np.float32(0.5)], ids=repr)
+def test_noise_within_the_range_has_a_finite_curve(sigma):
+    gaussian, sampled = rdp_gaussian(sigma), rdp_sampled_gaussian(0.1, sigma)
+    assert (gaussian > 0).all() and np.isfinite(gaussian).all() and np.isfinite(rdp_laplace(sigma)).all()
+    assert ((sampled >= 0) & (sampled <= gaussian * (1 + 1e-3))).all()
+    mu = 1 / float(sigma)  # the privacy loss is N(mu^2 / 2, mu^2), so that no quantile of it is further out
+    assert 0 <= gaussian_guarantee(sigma, 1e-5).epsilon <= mu**2 / 2 - norm.ppf(1e-5) * mu
+
+
+@pytest.mark.parametrize("orders", [[], [1.0], [2.0, math.inf], [[2.0]], "abc", None, ["two"], [[2.0, 3.0], [4.0]]])
 def test_orders_are_above_one(refuses, orders):
     refuses(
         rdp_sampled_gaussian, {"sampling_rate": 0.1, "noise_multiplier": 1.0, "orders": orders}, "orders", "above 1"
     )
 
 
-@pytest.mark.parametrize("rdp", [[0.1], [0.1, -0.1], [0.1, math.nan]])
+@pytest.mark.parametrize("rdp", [[0.1], [0.1, -0.1], [0.1, math.nan], "abc", None])
 def test_a_curve_has_a_value_for_each_order(refuses, rdp):
     refuses(epsilon_of_rdp, {"orders": [2.0, 3.0], "rdp": rdp, "delta_dp": 1e-5}, "rdp", "2 orders")
 
@@ -329,7 +372,8 @@ def test_a_curve_has_a_value_for_each_order(refuses, rdp):
     ("changes", "words"),
     [
         ({"epsilon": 0.0}, ("epsilon", "above 0")),
-        ({"epsilon": 1e-4}, ("epsilon is 0.0001", "noise")),
+        ({"epsilon": 1e-4}, ("epsilon is 0.0001", "above 0.0035", "orders up to 1024", "whatever the noise")),
+        ({"epsilon": 0.003502, "steps": 10**12}, ("epsilon is 0.003502", "noise from 0.01 to 1e+06")),
         ({"epsilon": 1e12}, ("epsilon is 1e+12", "noise")),
         ({"sampling_rate": 0.0}, ("sampling_rate", "above 0")),
         ({"steps": 0}, ("steps", "at least 1")),
@@ -352,3 +396,4 @@ def test_composition_asks_for_guarantees_of_the_right_kind(refuses):
     refuses(basic_composition, {"guarantee": replaced, "count": 0}, "count")
     refuses(advanced_composition, {"guarantee": replaced, "count": 2, "delta_slack": 0.0}, "delta_slack")
     refuses(gaussian_guarantee, {"noise_multiplier": -1.0, "delta_dp": 0.1}, "noise_multiplier")
+    refuses(gaussian_guarantee, {"noise_multiplier": 1.0, "delta_dp": 0.1, "adjacency": "swap"}, "adjacency", "replace")

@@ -2,7 +2,9 @@
 
 import math
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from torch import nn
 from spai_lab.data import load
 from spai_lab.models import mlp, softmax_regression
 from spai_lab.privacy.accounting import dp_sgd_guarantee, noise_for
-from spai_lab.privacy.canaries import gradient_canary, input_canary, likelihood_ratio
+from spai_lab.privacy.canaries import gradient_canary, input_canary, likelihood_ratio, weights_canary
 from spai_lab.privacy.composition import gaussian_guarantee
 from spai_lab.privacy.dp_audit import (
     Audit,
@@ -365,6 +367,67 @@ def test_training_leaves_the_model_that_it_starts_from(image, victim):
     assert all(torch.equal(*pair) for pair in zip(before, victim.parameters(), strict=True))
 
 
+# --- the trainer itself -----------------------------------------------------------------------------------------------
+
+PIXEL = {"x_canary": torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1), "y_canary": torch.tensor([0])}
+module = import_module("spai_lab.privacy.dp_sgd")  # whose name in the package is the function's
+
+
+@pytest.fixture(scope="module")
+def pixel_steps(moons):
+    """`pixel_steps(sigma, steps)`: what steps of `dp_sgd` on moons show of a third pixel that the canary alone lights.
+
+    In units of learning rate times clip by batch. Of correct code the steps of one run are independent releases.
+    """
+    x = torch.cat([moons.x_train, torch.zeros_like(moons.x_train[:, :1])], dim=1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False))
+    nn.init.zeros_(model[1].weight)
+
+    def scores(sigma, steps, sampling_rate=1.0):
+        how = {"clip": 0.1, "learning_rate": 0.1, "expected_batch": 50.0, "delta_dp": 0.01, "progress": False}
+        train = partial(dp_sgd, noise_multiplier=sigma, steps=steps, sampling_rate=sampling_rate, **how)
+        seen = []
+        keep = lambda s: seen.append(s * 50 / (0.1 * 0.1)) or 0.0  # noqa: E731
+        run = weights_canary(model, x, moons.y_train, **PIXEL, train=train, score=keep)
+        for inside in (False, True):
+            run(inside, seeded(1 + inside))
+        return Scores(*seen)
+
+    return scores
+
+
+def test_the_trainer_reaches_70_percent_of_the_exact_epsilon_and_never_exceeds_it(pixel_steps):
+    r"""Each step shows $b + \sigma z$, of an exact epsilon of 6.00; such a bound is too low in 2 % of seeds."""
+    scores, exact = pixel_steps(0.5, 1500), gaussian_guarantee(0.5, 0.01)
+    for inside, s in enumerate(scores):
+        assert len(s) == 1500 and kstest((s - inside) / 0.5, "norm").pvalue > 1e-6
+    bound = partial(lower_bound, scores, delta_dp=0.01)
+    assert bound(tradeoff="gaussian").epsilon_low > 0.7 * exact.epsilon
+    for tradeoff in ("any", "gaussian"):
+        assert not bound(tradeoff=tradeoff, confidence=SURE).exceeds(exact)
+
+
+def only_at_the_first_step(noised):
+    """Planted: a flag that is never set again."""
+    first = iter([True])
+    return lambda total, std, *others: noised(total, std if next(first, False) else 0.0, *others)
+
+
+def the_same_at_each_step(noised):
+    """Planted: a run's seed is set again at each step."""
+    return lambda total, std, batch, secure, source: noised(total, std, batch, secure, seeded(source.initial_seed()))
+
+
+@pytest.mark.parametrize("fault", [None, only_at_the_first_step, the_same_at_each_step])
+def test_a_fault_planted_in_the_trainer_is_refuted(pixel_steps, monkeypatch, fault):
+    """Two steps at a time, which differ by a canary and by no noise if the fault is there."""
+    if fault:
+        monkeypatch.setattr(module, "noised", fault(module.noised))
+    claim = dp_sgd_guarantee(noise_multiplier=10.0, sampling_rate=0.5, steps=2, delta_dp=0.01)
+    pairs = Scores(*(np.ptp(s.reshape(-1, 2), axis=1) for s in pixel_steps(10.0, 600, 0.5)))
+    assert lower_bound(pairs, delta_dp=0.01, confidence=SURE).exceeds(claim) == (fault is not None)
+
+
 # --- what it is compared with -----------------------------------------------------------------------------------------
 
 FOUND = Audit(1.5, 1e-3, 0.95, "add/remove", "any", 0.0, True, 10, 20, 100, 400)
@@ -374,7 +437,9 @@ def test_a_claim_is_refuted_from_above_only():
     assert FOUND.exceeds(Guarantee(1.4, 1e-3, "add/remove", ("x",)))
     assert FOUND.exceeds(Guarantee(1.4, 1e-5, "add/remove", ("x",)))
     assert not FOUND.exceeds(Guarantee(1.5, 1e-3, "add/remove", ("x",)))
-    assert "epsilon at least 1.5 at delta 0.001" in str(FOUND)
+    assert "epsilon at least 1.5 at delta 0.001, one record added or removed, confidence 0.95 (400" in str(FOUND)
+    assert "confidence 0.95, if the mechanism is Gaussian (" in str(replace(FOUND, tradeoff="gaussian"))
+    assert "one record replaced" in str(replace(FOUND, adjacency="replace"))
 
 
 def test_what_cannot_be_compared_is_refused(refuses):
@@ -465,6 +530,14 @@ IMAGE = {
 def test_input_canary_refuses(refuses, change, words):
     given = {"model": MODEL, "x": X, "y": Y, "x_canary": X[:1], "y_canary": Y[:1], "train": lambda *_: None}
     refuses(input_canary, given | change, words)
+    refuses(weights_canary, given | change, words)
+
+
+def test_weights_canary_refuses(refuses):
+    given = {"model": MODEL, "x": X, "y": Y, "x_canary": X[:1], "y_canary": Y[:1], "train": lambda *_, **__: None}
+    refuses(weights_canary, given | {"score": 3}, "score is 3")
+    with pytest.raises(ValueError, match=r"train is .* takes no step"):
+        weights_canary(**given)(True, seeded())
 
 
 def step_length(expected_batch, digits):

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import math
 from importlib import import_module
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import binom, chi2, chisquare, norm
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from spai_lab.models import build, mlp
 from spai_lab.privacy.accounting import ORDERS, dp_sgd_guarantee
@@ -206,6 +208,57 @@ def test_an_empty_batch_is_a_step_of_noise_alone():
     assert is_standard_normal((before - model[1].weight.detach()) / (sigma * clip))
 
 
+def increments(**changes) -> torch.Tensor:
+    """What 20 empty batches add to 10,000 weights, `(20, 10_000)`, in deviations of the noise: through `dp_sgd`."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2500, bias=False)).double()
+    weight, q = model[1].weight, 1e-9
+    seen = [weight.detach().flatten().clone()]
+    handle = register_optimizer_step_post_hook(lambda *_: seen.append(weight.detach().flatten().clone()))
+    settings = {"sampling_rate": q, "noise_multiplier": 2.0, "clip": 0.7, "steps": 20, "learning_rate": q * len(X)}
+    try:
+        trained(model, X.double(), **settings | changes)
+    finally:
+        handle.remove()
+    return torch.stack(seen).diff(dim=0) / (2.0 * 0.7)
+
+
+def are_independent_normals(z: torch.Tensor) -> bool:
+    """Each step's length is chi-square, no two steps are related; each is wrong by chance in half of 1e-6."""
+    (steps, d), alarm, products = z.shape, FALSE_ALARM / 2, z @ z.T
+    squares, pairs = products.diag(), products[*torch.triu_indices(steps, steps, offset=1)]
+    sized = (chi2.ppf(alarm / 2 / steps, d) < squares) & (squares < chi2.isf(alarm / 2 / steps, d))
+    return bool(sized.all() and (pairs.abs() < norm.isf(alarm / 2 / len(pairs)) * math.sqrt(d)).all())
+
+
+def at_the_first_step_only():
+    """Planted: a flag that is never set again."""
+    first, noised = iter([True]), module.noised
+    return lambda total, std, *others: noised(total, std if next(first, False) else 0.0, *others)
+
+
+def the_same_at_each_step():
+    """Planted: the seed is set at each step."""
+    noised = module.noised
+    return lambda total, std, batch, secure, generator: noised(total, std, batch, secure, seeded())
+
+
+def the_same_at_every_other_step():
+    """Planted: two sources that take turns."""
+    seeds, noised = itertools.cycle([0, 1]), module.noised
+    return lambda total, std, batch, secure, generator: noised(total, std, batch, secure, seeded(next(seeds)))
+
+
+@pytest.mark.parametrize("source", [{"generator": seeded(1)}, {}, {"secure": True}], ids=["seeded", "fresh", "secure"])
+def test_each_step_of_training_has_noise_of_its_own(source):
+    assert are_independent_normals(increments(**source))
+
+
+@pytest.mark.parametrize("fault", [at_the_first_step_only, the_same_at_each_step, the_same_at_every_other_step])
+def test_planted_faults_of_the_training_noise_are_seen(monkeypatch, fault):
+    monkeypatch.setattr(module, "noised", fault())
+    assert not are_independent_normals(increments())
+
+
 # --- clipping ---------------------------------------------------------------------------------------------------------
 
 
@@ -337,9 +390,15 @@ def test_a_seeded_run_says_that_it_is_a_demonstration():
 
 
 def test_secure_noise_costs_a_little_for_its_grid():
-    """The sensitivity grows by the grid's step times the square root of the number of weights: below 1e-5 here."""
-    plain = dp_sgd_guarantee(sampling_rate=0.2, noise_multiplier=1.0, steps=12, delta_dp=1e-3).epsilon
-    assert plain < trained(secure=True)[1].guarantee.epsilon < plain * (1 + 1e-5)
+    r"""The sensitivity grows by the grid's step times the square root of the number of weights.
+
+    The noise is 0.1 long, so the step is $2^{-28}$, the power of 2 in $(2^{-25}, 2^{-24}] / 10$.
+    """
+    model, history = trained(secure=True)
+    settings = {"sampling_rate": 0.2, "steps": 12, "delta_dp": 1e-3}
+    grown = 0.1 + 2.0**-28 * math.sqrt(sum(parameter.numel() for parameter in model.parameters()))
+    exact, plain = (dp_sgd_guarantee(noise_multiplier=0.1 / c, **settings).epsilon for c in (grown, 0.1))
+    assert history.guarantee.epsilon == pytest.approx(exact, rel=1e-10) and exact > plain * (1 + 1e-8)
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -394,7 +453,8 @@ def test_without_a_seed_it_goes_on_and_no_state_of_the_noise_is_kept(monkeypatch
 def test_a_checkpoint_of_another_run_is_refused(monkeypatch, tmp_path):
     path = tmp_path / "run"
     stopped_at(monkeypatch, 7, checkpoint=path)
-    for change in ({"noise_multiplier": 2.0}, {"sampling_rate": 0.3}, {"clip": 1.0}, {"generator": seeded()}):
+    changes = [{"noise_multiplier": 2.0}, {"sampling_rate": 0.3}, {"clip": 1.0}, {"generator": seeded()}]
+    for change in [*changes, {"secure": True}, {"path": "vmap"}, {"delta_dp": 1e-4}]:
         with pytest.raises(ValueError, match="another run"):
             trained(victim(nn.Dropout(0.3)), checkpoint=path, **change)
     with pytest.raises(ValueError, match="another run"):
@@ -443,6 +503,25 @@ class Average(nn.Module):
 
     def forward(self, x):
         return x - x.mean(0)
+
+
+class DetachedAverage(nn.Module):
+    """No slope shows where this mean comes from; only in training, and behind dropout."""
+
+    def forward(self, x):
+        return x - self.training * x.mean(0).detach()
+
+
+class DetachedMaximum(nn.Module):
+    def forward(self, x):
+        return x / x.detach().abs().amax().clamp_min(1e-3)
+
+
+class Drawing(nn.Module):
+    """Dropout that no layer shows."""
+
+    def forward(self, x):
+        return F.dropout(x, 0.5, self.training)
 
 
 class Counting(nn.Module):
@@ -504,7 +583,15 @@ def test_the_remedy_for_batch_norm_is_opacus():
             check_private(nn.Sequential(nn.BatchNorm2d(channels)))
 
 
-@pytest.mark.parametrize(("layer", "words"), [(Average(), "mixes examples"), (Counting(), "buffer 4.seen")])
+UNKNOWN = {
+    "mean": (Average(), "mixes examples"),
+    "detached mean": (DetachedAverage(), "mixes examples"),
+    "detached maximum": (DetachedMaximum(), "mixes examples"),
+    "counter": (Counting(), "buffer 4.seen"),
+}
+
+
+@pytest.mark.parametrize(("layer", "words"), UNKNOWN.values(), ids=UNKNOWN)
 def test_unknown_layers_are_tried(layer, words):
     model = victim(layer)
     check_private(model)
@@ -513,6 +600,21 @@ def test_unknown_layers_are_tried(layer, words):
     with pytest.raises(ValueError, match=words):
         trained(model)
     assert not isinstance(layer, Counting) or layer.seen == 0
+
+
+@pytest.mark.parametrize("layer", [DetachedAverage(), DetachedMaximum()])
+def test_mixing_is_seen_through_dropout_and_weights_that_start_at_zero(layer):
+    model = nn.Sequential(nn.Flatten(), layer, nn.Dropout(0.999), nn.Linear(4, 3))
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    with pytest.raises(ValueError, match="mixes examples"):
+        check_private(model, X)
+
+
+def test_layers_that_draw_do_not_mix():
+    state = torch.get_rng_state()
+    check_private(victim(nn.Dropout(0.9), Drawing(), nn.RReLU()), X)
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_why_batch_norm_is_refused():
@@ -566,6 +668,8 @@ REFUSED_RELEASES = {
     "no gradients": ({"gradients": {}}, "gradients is"),
     "a tensor": ({"gradients": torch.zeros(2)}, "gradients is"),
     "whole numbers": ({"gradients": {"w": torch.zeros(2, dtype=torch.int64)}}, "gradients['w'] is"),
+    "NaN": ({"gradients": {"w": torch.tensor([[0.0], [math.nan]])}}, "gradients['w'] has NaN"),
+    "infinite": ({"gradients": {"w": torch.tensor([[0.0], [math.inf]])}}, "gradients['w'] has NaN or infinite"),
     "two sizes": ({"gradients": {"w": torch.zeros(2, 1), "b": torch.zeros(3)}}, "2, 3 examples"),
     "batch": ({"expected_batch": 0}, "expected_batch is 0"),
     "clip": ({"clip": -1.0}, "clip is -1"),

@@ -1,5 +1,6 @@
 """The functional mechanism against autograd, ridge regression and linear solvers; its sensitivity against a search."""
 
+import importlib
 import math
 from functools import partial
 
@@ -10,7 +11,6 @@ import torch.nn.functional as F
 from scipy import stats
 from sklearn.linear_model import Ridge
 
-from spai_lab.privacy import functional_mechanism as module
 from spai_lab.privacy.functional_mechanism import (
     functional_mechanism,
     minimum,
@@ -21,6 +21,9 @@ from spai_lab.privacy.functional_mechanism import (
 from spai_lab.privacy.objective_perturbation import LinearOnBall, one_vs_rest, pooling, random_projection, unit_ball
 from spai_lab.training import accuracy
 
+module = importlib.import_module(
+    "spai_lab.privacy.functional_mechanism"
+)  # the package has the function under this name
 FALSE_ALARM = 1e-6
 
 
@@ -141,6 +144,32 @@ def test_secure_noise_lies_on_its_grid():
     assert torch.allclose(cells, cells.round(), rtol=0, atol=1e-6) and len(noisy.unique()) == 20
 
 
+def secure_loss(one, other, sensitivity, epsilon, monkeypatch):
+    """The privacy loss of `secure_laplace` between two vectors, exactly: steps between them over the noise's scale."""
+    scales = []
+    monkeypatch.setattr(
+        module, "discrete_laplace", lambda scale, size: scales.append(scale) or torch.zeros(size, dtype=torch.int64)
+    )
+    a, b = (module.secure_laplace(v, sensitivity=sensitivity, epsilon=epsilon) for v in (one, other))
+    assert scales[0] == scales[1]
+    return ((a - b).abs().sum() / (sensitivity / module.CELLS)).item() / scales[0]
+
+
+def test_rounding_to_the_grid_is_paid_for(monkeypatch):
+    """On a grid of 4 steps: neighbors at a distance of 4 are up to 7 apart once rounded; scale 4 + k pays for that."""
+    monkeypatch.setattr(module, "CELLS", 4)
+    sensitivity, epsilon, step = 2.0, 0.7, 0.5
+    one = torch.tensor([0.499, 3.499, -1.501, 2.0]).double() * step
+    other = torch.tensor([1.501, 4.501, -0.499, 2.994]).double() * step
+    assert (one - other).abs().sum() <= sensitivity
+    loss = secure_loss(one, other, sensitivity, epsilon, monkeypatch)
+    assert loss == pytest.approx(7 / 8 * epsilon)  # without the k it would be 7 / 4 of epsilon
+    for seed in range(300):
+        v, w = torch.randn(2, 4, generator=seeded(seed), dtype=torch.float64)
+        far = v + w * sensitivity / w.abs().sum()
+        assert secure_loss(v, far, sensitivity, epsilon, monkeypatch) <= epsilon
+
+
 def test_regularization_is_four_standard_deviations():
     x, y = records(30, 5)
     found = functional_mechanism(x, y, epsilon=0.5)
@@ -209,6 +238,10 @@ def test_nothing_else_changes_and_noise_is_fresh_without_a_seed():
     learn = partial(functional_mechanism, x, y, epsilon=1.0)
     assert torch.equal(learn(generator=seeded()).weights, learn(generator=seeded()).weights)
     assert not torch.equal(learn().weights, learn().weights)
+    assert [run.seeded for run in (learn(generator=seeded()), learn(), learn(secure=True))] == [True, False, False]
+    labeled = str(learn(generator=seeded()))
+    assert "demonstration, not private" in labeled and str(learn().guarantee) in labeled
+    assert "demonstration" not in str(learn())
     assert torch.equal(x, before) and torch.equal(state, torch.get_rng_state())
 
 

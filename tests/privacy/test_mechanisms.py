@@ -265,6 +265,12 @@ def difference(value, n, seed, *, reused=False):
     return first - second
 
 
+def one_number(value, n, seed):
+    """A number at a time, all from one generator."""
+    generator = seeded(seed)
+    return torch.tensor([laplace_mechanism(value, **SCALAR, generator=generator) for _ in range(n)], dtype=F64)
+
+
 def secure_laplace(value, n, seed):
     return torch.tensor([laplace_mechanism(value, **SCALAR, secure=True) for _ in range(n)])
 
@@ -282,6 +288,7 @@ PRIVATE = {
     "randomized response": (response, 0, 3, 1.0, 0.0),
     "exponential": (choice, [4.0, 0.0, 0.0], [3.0, 1.0, 1.0], 1.0, 0.0),
     "difference": (difference, 0.0, 1.0, 1.0, 0.0),
+    "numbers that float32 would move apart": (one_number, 100000004.0, 100000005.0, 1.0, 0.0),
     "secure laplace": (secure_laplace, 0.0, 1.0, 1.0, 0.0),
     "secure gaussian": (secure_gaussian, 0.0, 1.0, 1.0, 0.02),
 }
@@ -311,7 +318,8 @@ def accused(mechanism, value, neighbor, epsilon, delta_dp, n, seed=0) -> bool:
 
 @pytest.mark.parametrize("case", PRIVATE.values(), ids=PRIVATE)
 def test_no_private_mechanism_is_accused(case):
-    assert not accused(*case, n=5000 if case[0] in (secure_laplace, secure_gaussian) else 300_000)
+    slow = (one_number, secure_laplace, secure_gaussian)
+    assert not accused(*case, n=5000 if case[0] in slow else 300_000)
 
 
 @pytest.mark.parametrize("case", PLANTED.values(), ids=PLANTED)
@@ -349,11 +357,74 @@ def test_textbook_laplace_betrays_its_value_in_the_last_bits():
     assert 0.2 < reachable(outputs, 1.0, scale=1.0).double().mean() < 0.5
 
 
+@pytest.mark.parametrize("shape", [(), (1000,)], ids=str)
+def test_the_scale_is_not_rounded_to_float32(shape):
+    """1 / 3 is not a float32: with one such scale, almost no output is the exact one's."""
+    outputs = laplace_mechanism(torch.zeros(shape, dtype=F64), sensitivity=1.0, epsilon=3.0, generator=seeded())
+    u = 1 - torch.rand(shape, dtype=F64, generator=seeded())
+    assert torch.equal(outputs.abs(), 1 / 3 * -u.log()) and reachable(outputs, 0.0, scale=1 / 3).all()
+
+
 def test_secure_noise_lies_on_one_grid_whatever_the_value():
     for value in (0.0, 1.0, 0.3):
         for mechanism in (laplace_mechanism, partial(gaussian_mechanism, delta_dp=1e-5)):
             outputs = torch.tensor([mechanism(value, **SCALAR, secure=True) for _ in range(50)], dtype=F64) * CELLS
             assert torch.equal(outputs, outputs.round()) and len(outputs.unique()) > 40
+
+
+@pytest.mark.parametrize("mechanism", [laplace_mechanism, partial(gaussian_mechanism, delta_dp=1e-5)])
+def test_a_number_is_not_rounded_before_the_noise(mechanism):
+    """In float32 the next number after 2^26 is 8 further."""
+    settings = {"sensitivity": 1.0, "epsilon": 1e4}
+    noisy = [mechanism(number, **settings, generator=seeded()) for number in (2.0**26 + 3, 2.0**26 + 4)]
+    assert noisy[1] - noisy[0] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("value", [Fraction(1, 3), 2**70, np.float32(1.5), 7], ids=repr)
+def test_any_real_number_is_a_value(secure, value):
+    for mechanism in (laplace_mechanism, partial(gaussian_mechanism, delta_dp=1e-5)):
+        noisy = mechanism(value, sensitivity=1.0, epsilon=1e4, secure=secure)
+        assert isinstance(noisy, float) and abs(noisy - float(value)) < 1
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_sensitivity_and_epsilon_may_be_fractions(secure):
+    settings = {"sensitivity": Fraction(1, 3), "epsilon": Fraction(3000), "secure": secure}
+    assert abs(laplace_mechanism(5.0, **settings) - 5) < 0.1
+    assert abs(gaussian_mechanism(5.0, **settings, delta_dp=1e-5) - 5) < 0.1
+    assert exponential_mechanism(torch.tensor([0.0, 1.0]), **settings) == 1
+
+
+@pytest.mark.parametrize("value", [2**53, 2**60 + 3, Fraction(2**70 + 1, 3)], ids=repr)
+def test_secure_takes_a_number_as_it_is(monkeypatch, value):
+    """Neighbors 1 apart are 2^20 steps apart; as floats they would be none or several times that."""
+    cells = []
+    monkeypatch.setattr("spai_lab.privacy.mechanisms.like", lambda value, noisy: None)
+    monkeypatch.setattr("spai_lab.privacy.mechanisms.laplace_integer", lambda scale: Noted(cells))
+    for neighbor in (value, value + 1):
+        laplace_mechanism(neighbor, **SCALAR, secure=True)
+    assert cells[1] - cells[0] == CELLS
+
+
+class Noted(int):
+    """No noise, but it notes the number that it is added to."""
+
+    def __new__(cls, numbers):
+        noise = super().__new__(cls, 0)
+        noise.numbers = numbers
+        return noise
+
+    def __radd__(self, number):
+        self.numbers.append(number)
+        return number
+
+
+@pytest.mark.parametrize("epsilon", [1e-9, 1e-3])
+def test_the_smallest_epsilons_give_finite_frequencies(epsilon):
+    estimate = estimated_frequencies(torch.tensor([0, 0, 1]), 2, epsilon)
+    expected = 0.5 + (2 / 3 - 0.5) / math.tanh(epsilon / 2)
+    assert estimate[0].item() == pytest.approx(expected, rel=1e-6)
 
 
 @given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e6), st.floats(-1, 1))
@@ -375,7 +446,9 @@ GOOD = {
     gaussian_sigma: {**SCALAR, "delta_dp": 1e-5},
     gaussian_delta: {"sigma": 1.0, **SCALAR},
     estimated_frequencies: {"reports": torch.tensor([0, 1]), "classes": 2, "epsilon": 1.0},
+    exponential_probabilities: {"scores": torch.tensor([0.0, 1.0]), **SCALAR},
 }
+HUGE = {"sensitivity": 1e30, "epsilon": 1e-12}
 SCALED = [f for f in GOOD if "sensitivity" in GOOD[f]]
 REFUSED = [
     *((f, {"epsilon": e}, "epsilon is") for f, e in product(GOOD, (-1.0, math.nan, math.inf, "1", True))),
@@ -388,6 +461,12 @@ REFUSED = [
     *((f, {"value": torch.tensor([math.inf])}, "value is") for f in list(GOOD)[:2]),
     *((f, {"value": torch.ones(2), "secure": True}, "one number") for f in list(GOOD)[:2]),
     *((gaussian_mechanism, {"delta_dp": d}, "delta_dp is") for d in (0.0, 1.0, -1e-5, 2)),
+    *((f, {"sensitivity": s}, "sensitivity is") for f, s in product(SCALED, (1e-310, 1e-31, 1e31, 1e308))),
+    *((f, {"epsilon": e}, "epsilon is") for f, e in product(SCALED, (1e13, 1e300))),
+    *((f, {"epsilon": 1e-17}, "epsilon is") for f in GOOD if f not in (gaussian_delta, randomized_response)),
+    *((f, {"value": torch.ones(1, dtype=torch.float16), **HUGE, "secure": secure}, "value with its noise does not fit")
+      for f, secure in product(list(GOOD)[:2], (False, True))),
+    (laplace_mechanism, {"value": torch.ones(1000), **HUGE}, "value with its noise does not fit"),
     (gaussian_mechanism, {"calibration": "tight"}, "calibration is"),
     (gaussian_mechanism, {"calibration": "classic", "epsilon": 1.5}, "epsilon is 1.5"),
     (gaussian_delta, {"sigma": 0.0}, "sigma is 0.0"),
@@ -400,7 +479,7 @@ REFUSED = [
     (exponential_mechanism, {"scores": torch.tensor([])}, "scores is"),
     (exponential_mechanism, {"scores": torch.tensor([0.0, math.nan])}, "scores is"),
     (exponential_mechanism, {"scores": torch.tensor([0, 1])}, "scores is"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("function", "change", "words"), REFUSED)

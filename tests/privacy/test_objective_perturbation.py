@@ -1,5 +1,6 @@
 """Objective perturbation against scikit-learn, and its density, privacy loss and residual against closed forms."""
 
+import importlib
 import math
 from functools import partial
 from types import SimpleNamespace
@@ -11,7 +12,6 @@ import torch.nn.functional as F
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
-from spai_lab.privacy import objective_perturbation as module
 from spai_lab.privacy.guarantee import Guarantee
 from spai_lab.privacy.objective_perturbation import (
     LinearOnBall,
@@ -29,6 +29,9 @@ from spai_lab.privacy.objective_perturbation import (
 from spai_lab.threat import input_gradient
 from spai_lab.training import accuracy
 
+module = importlib.import_module(
+    "spai_lab.privacy.objective_perturbation"
+)  # the package has the function under this name
 FALSE_ALARM = 1e-6
 
 
@@ -273,6 +276,10 @@ def test_nothing_else_changes_and_noise_is_fresh_without_a_seed():
     assert torch.equal(learn(generator=seeded()).weights, learn(generator=seeded()).weights)
     assert not torch.equal(learn().weights, learn().weights)
     assert not torch.equal(learn(secure=True).weights, learn(secure=True).weights)
+    assert [run.seeded for run in (learn(generator=seeded()), learn(), learn(secure=True))] == [True, False, False]
+    labeled = str(learn(generator=seeded()))
+    assert "demonstration, not private" in labeled and str(learn().guarantee) in labeled
+    assert "demonstration" not in str(learn())
     assert torch.equal(x, before) and torch.equal(state, torch.get_rng_state())
 
 

@@ -1,17 +1,21 @@
 """PATE against exact probabilities of the noisy winner, closed forms, draws, and on digits and MNIST."""
 
+import importlib
 import itertools
 import math
 
+import dp_accounting
 import numpy as np
 import pytest
 import torch
+from dp_accounting.rdp import RdpAccountant
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import logsumexp
-from scipy.stats import laplace, norm
+from scipy.stats import chisquare, laplace, norm
 
 from spai_lab.attacks.privacy.shadows import random_halves, train_shadows
+from spai_lab.data.dataset import Dataset
 from spai_lab.models import softmax_regression
 from spai_lab.privacy.accounting import ORDERS, epsilon_of_rdp, rdp_guarantee, rdp_laplace
 from spai_lab.privacy.guarantee import REPLACE, Guarantee, composed
@@ -43,6 +47,8 @@ HISTOGRAMS = [
 ]
 ALPHA = np.array([1.1, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 64.0])
 NOISES = {"gnmax": (norm, log_q_gnmax, rdp_gnmax), "lnmax": (laplace, log_q_lnmax, rdp_lnmax)}
+module = importlib.import_module("spai_lab.privacy.pate")  # the package has the function under this name
+FALSE_ALARM = 1e-6
 ALARM = 4.9  # standard deviations that a draw exceeds once in a million
 
 
@@ -200,12 +206,58 @@ def test_what_was_not_sanitized_is_no_guarantee():
         composed(these)
 
 
-def test_a_query_that_gets_no_answer_pays_for_the_threshold():
-    given = {"threshold_sigma": 50.0, "sigma": 20.0, "delta_dp": 1e-5}
-    rdp = 200 * ORDERS / (2 * 50.0**2) + 30 * ORDERS / 20.0**2
-    expected = epsilon_of_rdp(ORDERS, rdp, 1e-5)[0]
-    assert confident_guarantee(200, 30, **given).epsilon == pytest.approx(expected, rel=1e-12)
-    assert confident_guarantee(30, 200, **given) == confident_guarantee(30, 30, **given)
+@pytest.mark.oracle
+@pytest.mark.parametrize(("asked", "most"), [(200, 30), (30, 200), (1, 1)])
+def test_a_query_that_gets_no_answer_pays_for_the_threshold(asked, most):
+    """As many Gaussian mechanisms in dp-accounting: on the largest count, and on all counts, which two votes move."""
+    accountant = RdpAccountant(
+        orders=ORDERS.tolist(), neighboring_relation=dp_accounting.NeighboringRelation.REPLACE_ONE
+    )
+    accountant.compose(dp_accounting.GaussianDpEvent(50.0), asked)
+    accountant.compose(dp_accounting.GaussianDpEvent(20.0 / math.sqrt(2)), min(asked, most))
+    guarantee = confident_guarantee(asked, most, threshold_sigma=50.0, sigma=20.0, delta_dp=1e-5)
+    assert guarantee.epsilon == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-9)
+    assert guarantee.adjacency == REPLACE and guarantee.covers == ("the noisy labels", "which queries got one")
+
+
+def log_answers(histogram, asked, most, threshold, threshold_sigma, sigma):
+    """The logarithm of the probability of each row of answers of `confident_gnmax` to one query put again and again."""
+    margin = (max(histogram) - threshold) / threshold_sigma
+    log_agree, log_silent = norm.logcdf(margin), norm.logsf(margin)
+    answered = log_agree + log_outcomes(histogram, norm, sigma)
+    found = []
+    for pattern in itertools.product([False, True], repeat=asked):
+        if sum(pattern) <= most:
+            open_until = np.flatnonzero(pattern)[most - 1] + 1 if sum(pattern) == most else asked
+            log_p = [np.array([(open_until - sum(pattern)) * log_silent]), *[answered] * sum(pattern)]
+            found.append(sum(np.ix_(*log_p), np.zeros(())).ravel())
+    return np.concatenate(found)
+
+
+def exact_epsilon(asked, most, threshold_sigma, sigma, delta_dp=1e-5):
+    """What answers to the same query spend, from their exact divergence: the most over thresholds and neighbors."""
+    worst = 0.0
+    for histogram, lead in itertools.product([(40, 0), (28, 12), (24, 16)], np.arange(-4, 5)):
+        settings = (asked, most, max(histogram) + lead * threshold_sigma, threshold_sigma, sigma)
+        log_p = log_answers(histogram, *settings)
+        assert logsumexp(log_p) == pytest.approx(0, abs=1e-9)
+        for other in neighbors(histogram):
+            log_r = log_p - log_answers(other, *settings)
+            rdp = logsumexp(log_p + (ORDERS[:, None] - 1) * log_r, axis=1) / (ORDERS - 1)
+            worst = max(worst, epsilon_of_rdp(ORDERS, np.maximum(rdp, 0), delta_dp)[0])
+    return worst
+
+
+@pytest.mark.parametrize(("asked", "most"), [(1, 1), (3, 1), (3, 2)])
+@pytest.mark.parametrize(("threshold_sigma", "sigma"), [(2.0, 60.0), (60.0, 3.0), (3.0, 4.0)])
+def test_confident_answers_spend_no_more_than_they_say(asked, most, threshold_sigma, sigma):
+    """Nor much less; half of a noise that is not far larger than the other is caught."""
+    noise = {"threshold_sigma": threshold_sigma, "sigma": sigma}
+    promised = confident_guarantee(asked, most, **noise, delta_dp=1e-5).epsilon
+    assert 0.6 * promised < exact_epsilon(asked, most, **noise) <= promised
+    for name, scale in noise.items():
+        if scale < 10:
+            assert exact_epsilon(asked, most, **noise | {name: scale / 2}) > promised
 
 
 # --- votes ------------------------------------------------------------------------------------------------------------
@@ -229,6 +281,29 @@ def test_noise_from_the_cryptographic_source_draws_the_same_winners():
     exact = np.exp(log_outcomes((12, 9, 4), norm, 6.0))
     drawn = np.bincount(gnmax(torch.tensor([[12, 9, 4]]).repeat(n, 1), sigma=6.0, secure=True).numpy()) / n
     assert (np.abs(drawn - exact) < (ALARM + 0.2) * np.sqrt(exact * (1 - exact) / n)).all()
+
+
+def drawn_with(labels, probabilities):
+    """Whether the labels, from 0 on, come as often as they shall: chi-square, false alarm 1e-6."""
+    probabilities = np.array(probabilities)
+    counts = np.bincount(labels.numpy(), minlength=len(probabilities))
+    return chisquare(counts, len(labels) * probabilities / probabilities.sum()).pvalue > FALSE_ALARM
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_confident_answers_are_drawn_as_often_as_they_shall_be(secure):
+    """No answer, or one of three; each noise counts: with little or half of either, the labels would be others."""
+    histogram, n = (12, 9, 4), 100_000
+    given = {"threshold": 14.0, "secure": secure, "generator": None if secure else seeded(5), "most": n}
+    labels = confident_gnmax(torch.tensor([histogram]).repeat(n, 1), threshold_sigma=5.0, sigma=6.0, **given) + 1
+
+    def exact(threshold_sigma, sigma):
+        agree = norm.sf((14.0 - 12) / threshold_sigma)
+        return [1 - agree, *agree * np.exp(log_outcomes(histogram, norm, sigma))]
+
+    assert drawn_with(labels, exact(5.0, 6.0))
+    for fault in ((5.0, 3.0), (2.5, 6.0), (5.0, 0.5), (0.5, 6.0)):
+        assert not drawn_with(labels, exact(*fault))
 
 
 def test_only_where_they_agree_and_not_too_often():
@@ -291,6 +366,42 @@ def test_a_student_learns_what_the_teachers_know(taught):
     assert "20 teachers" in repr(result) and "one record replaced" in repr(result)
 
 
+@pytest.mark.parametrize(
+    ("aggregator", "secure", "noise", "guarantee"),
+    [
+        ("gnmax", False, norm, gnmax_guarantee),
+        ("gnmax", True, norm, gnmax_guarantee),
+        ("lnmax", False, laplace, lnmax_guarantee),
+    ],
+    ids=["gnmax", "secure gnmax", "lnmax"],
+)
+def test_pate_draws_its_labels_with_the_noise_that_it_accounts_for(monkeypatch, aggregator, secure, noise, guarantee):
+    """Teachers and student are stubs: their votes are always 12, 9 and 4; a half or a third of the noise is seen."""
+    n = 50_000
+    part = torch.zeros(1, 1, 1, 2), torch.tensor([0])
+    data = Dataset("nothing", *part, *part, *part, ("0", "1", "2"), "nobody")
+    x_public = torch.ones(n, 1, 1, 2)
+    monkeypatch.setattr(module, "train_teachers", lambda *data, **settings: None)
+    monkeypatch.setattr(module, "votes", lambda teachers, x: torch.tensor([[12, 9, 4]]).repeat(len(x), 1))
+    monkeypatch.setattr(module, "fit", lambda *student, **settings: None)
+    settings = {"teachers": 25, "noise": 6.0, "delta_dp": 1e-5, "aggregator": aggregator, "secure": secure}
+    build = lambda generator: softmax_regression((1, 1, 2), 3, generator=generator)  # noqa: E731
+    result = module.pate(data, x_public, build, generator=None if secure else seeded(6), **settings)
+    assert drawn_with(result.labels, np.exp(log_outcomes((12, 9, 4), noise, 6.0)))
+    for fault in (3.0, 2.0):
+        assert not drawn_with(result.labels, np.exp(log_outcomes((12, 9, 4), noise, fault)))
+    scale = {"sigma": 6.0} if aggregator == "gnmax" else {"scale": 6.0}
+    assert result.guarantee.epsilon == guarantee(result.counts, **scale, delta_dp=1e-5).epsilon
+
+
+def test_a_seeded_run_is_labeled(taught):
+    _, _, result = taught
+    label = "demonstration, not private"
+    assert result.seeded and label in str(result) and str(result.guarantee) in str(result)
+    unseeded = Taught(result.student, result.x, result.labels, result.guarantee, result.counts)
+    assert not unseeded.seeded and label not in str(unseeded)
+
+
 def test_the_same_seed_gives_the_same_and_nothing_else_is_touched(digits):
     state, x_before = torch.get_rng_state(), digits.x_train.clone()
     data, x_public = public_pool(digits, 20, generator=seeded())
@@ -301,6 +412,7 @@ def test_the_same_seed_gives_the_same_and_nothing_else_is_touched(digits):
     assert torch.equal(state, torch.get_rng_state()) and torch.equal(x_before, digits.x_train)
     secure = pate(data, x_public, build, secure=True, **given)
     assert secure.guarantee.epsilon == gnmax_guarantee(secure.counts, sigma=2.0, delta_dp=1e-3).epsilon
+    assert [run.seeded for run in (*runs, secure)] == [True, True, False]
 
 
 @pytest.mark.full

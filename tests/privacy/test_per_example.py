@@ -69,6 +69,7 @@ FAST = {
     **{name: lambda name=name: victim(name) for name in ("softmax", "mlp", "lenet", "strided")},
     "groups, dilation, group norm": grouped,
     "tokens": Tokens,
+    "dropout": lambda: layered(nn.Dropout(0.5), nn.AlphaDropout(0.5), features=784).eval(),
     "frozen": frozen,
     "one layer": lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10, bias=False)),
 }
@@ -196,7 +197,14 @@ def tied() -> nn.Module:
     return model
 
 
+class MixedInTraining(nn.Module):
+    def forward(self, x):
+        return x - self.training * x.mean(0).detach()
+
+
 SLOW = {
+    "mixed in training": lambda: layered(MixedInTraining(), features=784),
+    "batch norm without weights": lambda: layered(nn.BatchNorm2d(1, affine=False), features=784),
     "used twice": Twice,
     "read past its layer": PastTheLayer,
     "tied weights": tied,
@@ -220,9 +228,10 @@ def test_a_layer_that_is_not_used_has_gradient_zero():
 
 def test_nothing_is_left_behind():
     """No hook, no gradient, no change of mode or of the global random state."""
-    model, (x, y) = victim("lenet").eval(), batch()
+    model, drawing, (x, y) = victim("lenet").eval(), layered(nn.RReLU(), features=784), batch()
     state, before = torch.get_rng_state(), {name: p.clone() for name, p in model.state_dict().items()}
     is_fast(model, x)
+    is_fast(drawing, x)
     fast_clipped_sum(model, x, y, 1.0)
     assert not any(layer._forward_hooks or layer.training for layer in model.modules())
     assert all(p.grad is None for p in model.parameters())

@@ -1,6 +1,9 @@
 """Selective SGD against federated averaging and closed forms, and on digits: what little sharing costs, and noise."""
 
+import importlib
+import itertools
 import math
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -10,12 +13,12 @@ from scipy import stats
 from torch import nn
 
 from spai_lab.models import mlp
-from spai_lab.privacy import selective_sgd as module
 from spai_lab.privacy.guarantee import composed
 from spai_lab.privacy.selective_sgd import noise_scales, selective_guarantee, selective_sgd, sparse_vector
 from spai_lab.training import accuracy
 from spai_lab.training.federated import federated_averaging, participant, split_evenly, vector_of
 
+module = importlib.import_module("spai_lab.privacy.selective_sgd")  # the package has the function under this name
 FALSE_ALARM = 1e-6
 
 
@@ -123,25 +126,38 @@ def above(t: float, a: float, b: float) -> float:
     return tail if t >= 0 else 1 - tail
 
 
-@pytest.mark.parametrize(("value", "threshold"), [(0.0, 2.0), (1.0, 0.2), (-0.5, 1.5)])
+@pytest.mark.parametrize(("value", "threshold"), [(0.0, 2.0), (1.0, 0.2), (-0.5, 1.5), (1e3, 0.2), (-1e3, 0.2)])
 def test_how_often_a_number_is_sent(value, threshold):
-    """One number alone, 1,500 times; half the comparison's noise would be seen."""
+    """One number alone, 1,500 times; half the comparison's noise would be seen, and one that was not clipped before."""
     epsilon, bound, n = 9.0, 1.0, 1500
     scales = noise_scales(bound=bound, epsilon_per_parameter=epsilon)
     settings = {"threshold": threshold, "bound": bound, "epsilon_per_parameter": epsilon, "generator": seeded()}
-    sent = [sparse_vector(torch.tensor([value]), count=1, **settings).item() != 0 for _ in range(n)]
-    p = above(threshold - abs(value), scales["comparison"], scales["threshold"])
-    assert stats.binomtest(sum(sent), n, p).pvalue > FALSE_ALARM
+    said = np.array([sparse_vector(torch.tensor([value]), count=1, **settings).item() for _ in range(n)])
+    sent = said != 0
+    clipped = min(abs(value), bound)
+    p = above(threshold - clipped, scales["comparison"], scales["threshold"])
+    assert stats.binomtest(int(sent.sum()), n, p).pvalue > FALSE_ALARM
+    at_bound = stats.laplace.sf(bound - clipped, scale=scales["value"])
+    hits = int((said == math.copysign(bound, value)).sum())
+    assert stats.binomtest(hits, int(sent.sum()), at_bound).pvalue > FALSE_ALARM
     if value == 0:
         halved = above(threshold, scales["comparison"] / 2, scales["threshold"] * 0.999 / 2)
-        assert stats.binomtest(sum(sent), n, halved).pvalue < FALSE_ALARM
+        assert stats.binomtest(int(sent.sum()), n, halved).pvalue < FALSE_ALARM
 
 
-def test_the_values_carry_their_noise_and_stay_in_their_bounds():
-    """What is sent of 0 is Laplace noise, clipped to 1 with probability e^(-1/b); a wrong scale would be seen."""
+@pytest.mark.parametrize("whole", [False, True], ids=["sparse_vector", "selective_sgd"])
+def test_the_values_carry_their_noise_and_stay_in_their_bounds(monkeypatch, whole):
+    """What is sent of 0 is Laplace noise, clipped to 1 with probability e^(-1/b); a wrong scale would be seen.
+
+    The same holds of what a participant sends that learned nothing: the budget is the one it was given.
+    """
     scale = noise_scales(bound=1.0, epsilon_per_parameter=18.0)["value"]
     settings = {"threshold": 0.0, "bound": 1.0, "epsilon_per_parameter": 18.0, "generator": seeded()}
-    sent = sparse_vector(torch.zeros(4000), count=4000, **settings)
+    if whole:
+        monkeypatch.setattr(module, "participant", lambda *data, **settings: lambda model, round: torch.zeros(4000))
+        sent = selective_sgd(X, Y, upload=1.0, choice="sparse vector", **settings)(nn.Linear(3999, 1), 0)
+    else:
+        sent = sparse_vector(torch.zeros(4000), count=4000, **settings)
     sent = sent[sent != 0]
     inside = sent[sent.abs() < 1].numpy()
     assert len(sent) > 1000 and sent.abs().max() == 1
@@ -163,6 +179,74 @@ def test_no_two_values_of_a_number_differ_by_more_than_its_epsilon(epsilon):
     choosing = max(np.abs(np.diff(np.log(sent))).max(), np.abs(np.diff(np.log1p(-sent))).max())
     saying = 2 * gamma / scales["value"]
     assert choosing <= 8 / 9 * epsilon and choosing + saying <= epsilon
+
+
+def pattern_probabilities(sizes, count, threshold, scales, *, redrawn=True):
+    r"""Which of some numbers are sent, exactly: the probability of each set, in a random order.
+
+    Until a yes one noisy threshold holds: $\int p(t) \prod_{no} F(\tau + t - v_j) (1 - F(\tau + t - v_i)) dt$ with
+    F the distribution function of a comparison's noise; after c yeses nobody is asked.
+    """
+    t = scales["threshold"] * np.concatenate([-np.geomspace(40, 1e-4, 1500), np.geomspace(1e-4, 40, 1500)])
+    density = stats.laplace.pdf(t, scale=scales["threshold"])
+    no = {v: stats.laplace.cdf(threshold + t - v, scale=scales["comparison"]) for v in set(sizes)}
+    found = {sent: 0.0 for sent in itertools.product([False, True], repeat=len(sizes)) if sum(sent) <= count}
+    for sent, order in itertools.product(found, itertools.permutations(range(len(sizes)))):
+        p, segment, yeses = 1.0, density, 0
+        for j in order:
+            if yeses == count:
+                break
+            segment = segment * (1 - no[sizes[j]] if sent[j] else no[sizes[j]])
+            yeses += sent[j]
+            if sent[j] and redrawn:
+                p, segment = p * np.trapezoid(segment, t), density
+        found[sent] += p * np.trapezoid(segment, t) / math.factorial(len(sizes))
+    return found
+
+
+def test_a_sequence_is_sent_as_often_as_it_shall_be():
+    """At most two of three: chi-square over which are sent; half of a noise and a threshold kept are seen."""
+    changes, n, epsilon, found = torch.tensor([1.0, -1.0, 0.5]), 10_000, 9.0, Counter()
+    settings = {"threshold": 0.75, "bound": 1.0, "epsilon_per_parameter": epsilon, "generator": seeded(7)}
+    for _ in range(n):
+        found[tuple((sparse_vector(changes, count=2, **settings) != 0).tolist())] += 1
+    scales = noise_scales(bound=1.0, epsilon_per_parameter=epsilon)
+    exact = partial(pattern_probabilities, (1.0, 1.0, 0.5), 2, 0.75)
+
+    def pvalue(probabilities):
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4) and found.keys() <= probabilities.keys()
+        expected = np.array(list(probabilities.values()))
+        return stats.chisquare([found[sent] for sent in probabilities], n * expected / expected.sum()).pvalue
+
+    assert pvalue(exact(scales)) > FALSE_ALARM
+    assert pvalue(exact(scales, redrawn=False)) < FALSE_ALARM
+    for name in ("threshold", "comparison"):
+        assert pvalue(exact(scales | {name: scales[name] / 2})) < FALSE_ALARM
+
+
+def worst_sequence_loss(count, epsilon, factor=1.0):
+    """The largest log ratio over sets and any two sequences of three numbers, the values that are sent included."""
+    scales = {name: factor * s for name, s in noise_scales(bound=1.0, epsilon_per_parameter=epsilon).items()}
+    sizes = list(itertools.product([0.0, 0.5, 1.0], repeat=3))
+    worst = 0.0
+    for threshold in (0.0, 0.5, 3.0):
+        logs = {v: pattern_probabilities(v, count, threshold, scales) for v in sizes}
+        for v, w in itertools.permutations(sizes, 2):
+            for sent, p in logs[v].items():
+                said = sum(max(abs(a - b), abs(a + b)) for a, b, yes in zip(v, w, sent, strict=True) if yes)
+                worst = max(worst, math.log(p / logs[w][sent]) + said / scales["value"])
+    return worst
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_two_sequences_differ_by_more_than_the_whole(count):
+    """Exactly, for three numbers that may all change, with either sign.
+
+    The comparisons see |v|, which moves by half of what they were made for: they cost 4/9, not 8/9, and with the values
+    it is 5/9 of the promise. A quarter of the noise breaks that, an eighth the promise too.
+    """
+    assert 0.15 * count < worst_sequence_loss(count, 1.0) <= 5 / 9 * count
+    assert worst_sequence_loss(count, 1.0, 1 / 4) > 5 / 9 * count and worst_sequence_loss(count, 1.0, 1 / 8) > count
 
 
 def test_with_little_noise_it_sends_what_exceeds_the_threshold():
