@@ -213,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
             "inversion",
             "secrets",
             "private",
+            "audit",
         ],
         help="what to measure",
     )

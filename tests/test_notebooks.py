@@ -1,5 +1,6 @@
 """The chapters as files: what a code host shows, what nbval can compare, and what a reader may rely on."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -67,6 +68,18 @@ def test_every_checked_cell_has_a_count_and_an_output_to_be_compared_with(book):
                 key for output in cell["outputs"] for key in (*output.get("data", ()), *output.get("text", ())[:1])
             ]
             assert [key for key in compared if not key.startswith("image/")], text(cell)
+
+
+SHOWS = re.compile(r"(compare|predict|show_source|Recompute|hint|solution|\w+_explorer|\w+_walk)")
+
+
+def test_what_a_cell_returns_to_be_seen_is_its_last_expression(book):
+    """Jupyter shows the last expression alone; a `compare(...)` before it would never be seen."""
+    for cell in code(book):
+        for statement in ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", text(cell), flags=re.M)).body[:-1]:
+            call = getattr(statement, "value", None) if isinstance(statement, ast.Expr) else None
+            name = getattr(call.func, "id", "") if isinstance(call, ast.Call) else ""
+            assert not SHOWS.fullmatch(name), f"{name} is not the last expression of: {text(cell)}"
 
 
 def test_no_cell_is_left_out_by_nbval(book):

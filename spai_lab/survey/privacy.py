@@ -22,9 +22,9 @@ from spai_lab.survey.privacy_tables import (
     leak_table,
     solved_table,
 )
-from spai_lab.survey.private_jobs import private_jobs
+from spai_lab.survey.private_jobs import audit_jobs, private_jobs
 from spai_lab.survey.private_published import private_compared
-from spai_lab.survey.private_tables import cost_table, levels_table, promise_table
+from spai_lab.survey.private_tables import audit_table, chosen_table, cost_table, levels_table, promise_table
 from spai_lab.survey.secrets_jobs import secrets_jobs
 
 FAMILIES: dict[str, tuple[Callable[[str], Sequence[Job]], tuple[str, ...]]] = {
@@ -34,6 +34,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Sequence[Job]], tuple[str, ...]]] = {
     "inversion": (inversion_jobs, ("digits", "mnist", "faces")),
     "secrets": (secrets_jobs, ("digits", "mnist")),
     "private": (private_jobs, ("digits",)),
+    "audit": (audit_jobs, ("digits",)),
 }
 
 
@@ -124,7 +125,9 @@ def tables(family: str, measurement: dict) -> dict[str, list[tuple[str, ...]]]:
             "task, records, level, method, accuracy without privacy, at epsilon 8, 4, 2, 1, .5": levels_table,
             "task, records, method, epsilon, points that it costs": cost_table,
             "what is promised": promise_table,
+            "each setting on the validation part": chosen_table,
         },
+        "audit": {"code, right or not, canary, claimed, proved, proved if Gaussian, verdict, runs": audit_table},
     }
     found = {title: table(measurement) for title, table in made[family].items()}
     return {title: rows for title, rows in found.items() if rows}
