@@ -214,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
             "secrets",
             "private",
             "audit",
+            "protected",
         ],
         help="what to measure",
     )

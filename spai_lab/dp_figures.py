@@ -89,7 +89,7 @@ def budget_axis(ax: Axes, epsilons: set[float]) -> float:
     end = 3 * finite[-1]
     private = max(epsilons) < math.inf
     ax.set(xscale="log", xlim=(finite[0] / 1.4, finite[-1] * 1.4 if private else end * 1.4))
-    ticks, names = list(finite), [f"{epsilon:.2g}" for epsilon in finite]
+    ticks, names = list(finite), [plain(epsilon) for epsilon in finite]
     if not private:
         ticks, names = [*ticks, end], [*names, "no\nprivacy"]
         ax.axvline(end / GAP, color=COLORS["baseline"], linewidth=1)

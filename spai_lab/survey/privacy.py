@@ -25,6 +25,8 @@ from spai_lab.survey.privacy_tables import (
 from spai_lab.survey.private_jobs import audit_jobs, private_jobs
 from spai_lab.survey.private_published import private_compared
 from spai_lab.survey.private_tables import audit_table, chosen_table, cost_table, levels_table, promise_table
+from spai_lab.survey.protected_jobs import protected_jobs
+from spai_lab.survey.protected_tables import protected_leak_table, protected_members_table, protected_words_table
 from spai_lab.survey.secrets_jobs import secrets_jobs
 
 FAMILIES: dict[str, tuple[Callable[[str], Sequence[Job]], tuple[str, ...]]] = {
@@ -35,6 +37,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Sequence[Job]], tuple[str, ...]]] = {
     "secrets": (secrets_jobs, ("digits", "mnist")),
     "private": (private_jobs, ("digits",)),
     "audit": (audit_jobs, ("digits",)),
+    "protected": (protected_jobs, ("digits",)),
 }
 
 
@@ -128,6 +131,11 @@ def tables(family: str, measurement: dict) -> dict[str, list[tuple[str, ...]]]:
             "each setting on the validation part": chosen_table,
         },
         "audit": {"code, right or not, canary, claimed, proved, proved if Gaussian, verdict, runs": audit_table},
+        "protected": {
+            "training, epsilon, accuracies, members found, at most, balanced, at most": protected_members_table,
+            "noise, epsilon, attack, what it knows, recognized, labels, likeness": protected_leak_table,
+            "epsilon of a line, insertions, exposures, at most, bits a character": protected_words_table,
+        },
     }
     found = {title: table(measurement) for title, table in made[family].items()}
     return {title: rows for title, rows in found.items() if rows}

@@ -28,7 +28,7 @@ class Leaked:
     Args:
         x: images, `(N, B, C, H, W)` in [0, 1], in no order within a batch.
         y: their labels, `(N, B)`.
-        distances: how far the gradients of these images are from those that were sent, `(N,)`.
+        distances: how far the gradients of these images are from those that were sent, and the prior's part, `(N,)`.
         path: the images after every so many steps, `(T, N, B, C, H, W)`; the last are `x`.
     """
 
@@ -94,11 +94,13 @@ def gradient_leakage(
     *,
     shape: Shape,
     batch: int = 1,
-    labels: str = "optimized",
+    labels: str | Tensor = "optimized",
     steps: int = 300,
     learning_rate: float = 1.0,
     pruned: bool = False,
     local: tuple[int, float] = (1, 1.0),
+    clipped: float | None = None,
+    prior: float = 0.0,
     snapshots: int = 1,
     generator: torch.Generator | None = None,
     progress: bool = True,
@@ -114,11 +116,15 @@ def gradient_leakage(
         gradients: N that were sent, by name of a weight, `(N, ...)` each, such as `shared_gradients` makes.
         shape: `(C, H, W)` of an input.
         batch: B, how many inputs each gradient is the mean of.
-        labels: "optimized" (DLG), or "analytic" (iDLG), which needs `batch=1`.
+        labels: "optimized" (DLG), or "analytic" (iDLG), which needs `batch=1`; or what the attacker knows, `(N, B)`,
+            int64.
         steps: of L-BFGS.
         learning_rate: the length of its steps.
         pruned: whether the attacker knows that zeros stand for numbers that were not sent, and compares the others.
         local: steps and learning rate of the local training, if the attacker knows of it, as in `local_steps`.
+        clipped: the clipping norm, if the attacker knows that longer gradients were cut to it, as in `shortened`.
+        prior: how much the total variation of an image counts beside the distance, at least 0: what an attacker expects
+            of images who knows that noise of variance $\sigma^2$ was added; a few $\sigma^2$.
         snapshots: how many images of the way to keep, at even distances; the last is the result.
         generator: draws the noise; None draws a fresh one.
         progress: show a bar.
@@ -126,7 +132,8 @@ def gradient_leakage(
         what was found.
     Raises:
         ValueError: names the argument.
-    Reference: Zhu 2019, arXiv 1906.08935, algorithm 1; Zhao 2020, arXiv 2001.02610, algorithm 1 (iDLG).
+    Reference: Zhu 2019, arXiv 1906.08935, algorithm 1; Zhao 2020, arXiv 2001.02610, algorithm 1 (iDLG); Geiping 2020,
+        arXiv 2003.14053, equation 4 (total variation).
     Survey: Private AI, threats by a service provider or a silo.
     Simplified: all inputs of a batch move at once; the best images of the way are kept, since L-BFGS without a line
         search may run away. The paper takes 300 calls of torch's L-BFGS, which are up to 20 of these steps each. N
@@ -140,8 +147,7 @@ def gradient_leakage(
     ([[2], [0]], tensor(True))
     """
     sent = check_gradients(model, gradients, shape, batch)
-    if labels not in ("optimized", "analytic") or (labels == "analytic" and batch > 1):
-        raise ValueError(f"labels is {describe(labels)}; accepted: 'optimized', or 'analytic' with batch = 1")
+    check_leak_labels(labels, sent, batch)
     for name, value in (("steps", steps), ("snapshots", snapshots)):
         check_count(name, value)
     check_number("learning_rate", learning_rate, low=0, exclusive=True)
@@ -151,13 +157,17 @@ def gradient_leakage(
         raise ValueError(f"local is {describe(local)}; accepted: steps and learning rate, such as (5, 0.1)")
     check_count("local[0], the steps,", local[0])
     check_number("local[1], the learning rate,", local[1], low=0, exclusive=True)
+    if clipped is not None:
+        check_number("clipped", clipped, low=0, exclusive=True)
+    check_number("prior", prior, low=0)
     check_number("snapshots", snapshots, low=1, high=steps)
     count, pixels = len(next(iter(sent.values()))), (batch, *shape)
     generator = fresh_generator(generator, torch.device("cpu"))
     classes = last_layer(sent)[0].shape[1]
     image = torch.randn(count, *pixels, generator=generator).flatten(1)
     guess = torch.randn(count, batch, classes, generator=generator).flatten(1)
-    fixed = F.one_hot(leaked_labels(sent), classes).float()[:, None] if labels == "analytic" else None
+    known = leaked_labels(sent)[:, None] if isinstance(labels, str) and labels == "analytic" else labels
+    fixed = None if isinstance(known, str) else F.one_hot(known, classes).float()
     start = image if fixed is not None else torch.cat([image, guess], 1)
     theta, updates = weights_of(model), vmap(update_of(model, *local), in_dims=(None, 0, 0))
     compared = {name: g != 0 if pruned else torch.ones_like(g) for name, g in sent.items()}
@@ -168,9 +178,12 @@ def gradient_leakage(
         return x.view(-1, *pixels), fixed if fixed is not None else z.view(-1, batch, classes).softmax(2)
 
     def distance(point: Tensor) -> Tensor:
-        """Squared distance between what each candidate would send and what was sent, `(N,)`."""
-        found = updates(theta, *parts(point))
-        return sum(((found[name] - sent[name]) * compared[name]).square().flatten(1).sum(1) for name in sent)
+        """Squared distance between what each candidate would send and what was sent, and the prior's part, `(N,)`."""
+        x, y = parts(point)
+        found = updates(theta, x, y)
+        found = found if clipped is None else shortened(found, clipped)
+        far = sum(((found[name] - sent[name]) * compared[name]).square().flatten(1).sum(1) for name in sent)
+        return far + prior * total_variation(x) if prior else far
 
     kept = {round((k + 1) * steps / snapshots) for k in range(snapshots)}
     best, nearest, path = start, distance(start).detach(), []
@@ -185,14 +198,24 @@ def gradient_leakage(
     return Leaked(path[-1], parts(best)[1].expand(count, batch, classes).argmax(2), nearest, torch.stack(path))
 
 
-def leaked_labels(gradients: Gradients) -> Tensor:
+def total_variation(x: Tensor) -> Tensor:
+    r"""How much neighboring pixels differ, summed over the images of each batch `(N, B, C, H, W)`: `(N,)`.
+
+    $\sum \sqrt{d^2 + 10^{-4}}$ over all differences d, which is smooth where $\sum |d|$ is not.
+    """
+    return sum((x.diff(dim=axis).square() + 1e-4).sqrt().flatten(1).sum(1) for axis in (-1, -2))
+
+
+def leaked_labels(gradients: Gradients, *, positive: bool = False) -> Tensor:
     r"""iDLG: the label of a single input, from the gradient of the last layer.
 
     With a bias, $\partial L / \partial b_k = p_k - 1[k = y]$ is negative for the true class alone. Without, the row of
-    the true class points against all others, since the features that it multiplies are the same.
+    the true class points against all others, since the features that it multiplies are the same. Where no feature is
+    negative, the sum of a row has the bias's sign, and noise on its numbers averages out.
 
     Args:
         gradients: by name of a weight, `(N, ...)` each; the last layer is the last matrix `(N, K, D)`.
+        positive: whether the attacker knows that no feature is negative, as behind a sigmoid, and sums the rows.
     Returns:
         labels `(N,)`, int64.
     Reference: Zhao 2020, arXiv 2001.02610, section 3.
@@ -201,6 +224,8 @@ def leaked_labels(gradients: Gradients) -> Tensor:
     tensor([1])
     """
     weight, bias = last_layer(gradients)
+    if positive:
+        return (weight.sum(2) + (0 if bias is None else bias)).argmin(1)
     if bias is not None:
         return bias.argmin(1)
     if weight.shape[1] == 2:
@@ -286,6 +311,20 @@ def noised(gradients: Gradients, sigma: float, *, generator: torch.Generator | N
     check_sent(gradients)
     generator = fresh_generator(generator, torch.device("cpu"))
     return {name: g + sigma * torch.randn(g.shape, generator=generator) for name, g in gradients.items()}
+
+
+def shortened(gradients: Gradients, clip: float) -> Gradients:
+    r"""A defense: whoever sends more than the clipping norm C sends $g \min(1, C / \|g\|)$, by L2 over all weights.
+
+    >>> shortened({"weight": torch.tensor([[3.0, 4.0], [0.0, 0.5]])}, 1.0)["weight"]
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.5000]])
+    """
+    check_number("clip", clip, low=0, exclusive=True)
+    check_sent(gradients)
+    lengths = sum(gradient.flatten(1).square().sum(1) for gradient in gradients.values()).sqrt()
+    factors = (clip / lengths).clamp_max(1)
+    return {name: g * factors.view(-1, *[1] * (g.ndim - 1)) for name, g in gradients.items()}
 
 
 def sparse(gradients: Gradients, share: float) -> Gradients:
@@ -388,6 +427,21 @@ def check_gradients(model: nn.Module, gradients: Gradients, shape: Shape, batch:
         blank = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
         logits_of(model, blank, torch.zeros(1, dtype=torch.int64, device=parameter.device))
     return {name: gradient.detach() for name, gradient in gradients.items()}
+
+
+def check_leak_labels(labels: str | Tensor, sent: Gradients, batch: int) -> None:
+    """Raise `ValueError` unless it is said how the labels are found, or what they are."""
+    count, classes = last_layer(sent)[0].shape[:2]
+    if isinstance(labels, Tensor):
+        fits = labels.dtype == torch.int64 and labels.shape == (count, batch)
+        if not fits or labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(
+                f"labels is {describe(labels)}; accepted: int64 ({count}, {batch}), from 0 to {classes - 1}"
+            )
+    elif labels not in ("optimized", "analytic") or (labels == "analytic" and batch > 1):
+        raise ValueError(
+            f"labels is {describe(labels)}; accepted: 'optimized', or 'analytic' with batch = 1, or a tensor"
+        )
 
 
 def check_differentiable(model: nn.Module) -> None:

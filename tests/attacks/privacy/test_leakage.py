@@ -17,7 +17,9 @@ from spai_lab.attacks.privacy.leakage import (
     matched,
     noised,
     shared_gradients,
+    shortened,
     sparse,
+    total_variation,
 )
 from spai_lab.data import load
 from spai_lab.metrics import psnr
@@ -152,6 +154,64 @@ def test_who_knows_of_the_defense_reads_more(digits):
         assert aware.median() > unaware.median() + 3
 
 
+def test_clipping_hides_an_image_only_from_who_does_not_know_of_it(digits):
+    model, x, y = digits[0], digits[1][:3], digits[2][:3]
+    whole = shared_gradients(model, x, y)
+    sent = shortened(whole, 1.0)
+    settings = {"shape": x.shape[2:], "labels": "analytic", "steps": 150, "progress": False}
+    unaware, aware = (
+        matched(gradient_leakage(model, sent, **settings, **knows, generator=seeded(5)), x, y)[0]
+        for knows in ({}, {"clipped": 1.0})
+    )
+    assert (aware > 20).sum() >= 2 and (unaware < 20).all()
+
+
+def test_who_knows_of_the_noise_expects_a_smooth_image_and_reads_more(digits):
+    model, x, y = digits[0], digits[1][:3], digits[2][:3]
+    sigma = 1e-3
+    sent = noised(shortened(shared_gradients(model, x, y), 1.0), sigma, generator=seeded(6))
+    settings = {"shape": x.shape[2:], "labels": "analytic", "steps": 150, "clipped": 1.0, "progress": False}
+    without, expecting = (
+        matched(gradient_leakage(model, sent, **settings, prior=weight, generator=seeded(5)), x, y)[0]
+        for weight in (0.0, 4 * sigma**2)
+    )
+    assert expecting.median() > without.median() + 3 and (expecting > 20).sum() >= 2
+
+
+def test_a_shortened_gradient_has_the_direction_of_the_whole_and_at_most_the_norm():
+    sent = {"a": torch.tensor([[3.0, 0.0], [0.1, 0.0]]), "b": torch.tensor([[4.0], [0.2]])}
+    cut = shortened(sent, 1.0)
+    flat = torch.cat([cut["a"], cut["b"]], 1)
+    assert torch.allclose(flat[0], torch.tensor([0.6, 0.0, 0.8])) and flat[1].tolist() == pytest.approx([0.1, 0, 0.2])
+    assert flat.norm(dim=1)[0].item() == pytest.approx(1.0)
+
+
+def test_total_variation_is_the_length_of_the_edges():
+    x = torch.zeros(2, 1, 1, 4, 4)
+    x[1, ..., 2:] = 1.0
+    flat, edge = total_variation(x).tolist()
+    assert flat == pytest.approx(24 * 0.01, rel=1e-5) and edge == pytest.approx(20 * 0.01 + 4, abs=1e-3)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_sums_of_rows_name_the_label_through_noise_that_hides_the_bias(biased):
+    model = small()
+    if not biased:
+        model[-1] = nn.Linear(model[-1].in_features, 4, bias=False)
+    x, y = batches(200, 1)
+    whole = shared_gradients(model, x, y)
+    assert torch.equal(leaked_labels(whole, positive=True), y[:, 0])
+    sent = noised(whole, 0.5, generator=seeded(8))
+    summed = (leaked_labels(sent, positive=True) == y[:, 0]).sum()
+    assert summed >= 190 and summed > (leaked_labels(sent) == y[:, 0]).sum() + 20
+
+
+def test_labels_that_are_known_are_kept():
+    model, (x, y) = small(), batches(2, 2)
+    leaked = gradient_leakage(model, shared_gradients(model, x, y), shape=SHAPE, batch=2, labels=y, steps=1)
+    assert torch.equal(leaked.y, y)
+
+
 def test_noise_has_the_deviation_that_is_asked_for():
     sent = {"weight": torch.zeros(10, 100, 100)}
     noise = noised(sent, 0.5, generator=seeded())["weight"]
@@ -229,6 +289,10 @@ def test_nothing_of_the_callers_changes():
         ({"shape": (1, 9, 9)}, "model fails on x"),
         ({"local": (0, 1.0)}, r"local\[0\], the steps, is 0"),
         ({"local": (2, 0)}, r"local\[1\], the learning rate, is 0"),
+        ({"clipped": 0}, "clipped is 0"),
+        ({"prior": -1}, "prior is -1"),
+        ({"labels": torch.zeros(2, dtype=torch.int64)}, r"labels is .*; accepted: int64 \(2, 1\), from 0 to 3"),
+        ({"labels": torch.full((2, 1), 4)}, "from 0 to 3"),
     ],
 )
 def test_bad_arguments_are_named(change, message):
@@ -256,6 +320,8 @@ def test_gradients_of_another_network_or_not_finite_are_refused():
         (lambda m, x, y: local_steps(m, x, y, steps=1, learning_rate=-1), "learning_rate is -1"),
         (lambda m, x, y: noised({}, -1), "sigma is -1"),
         (lambda m, x, y: sparse({}, 2), "share is 2"),
+        (lambda m, x, y: shortened({"a": x}, 0), "clip is 0"),
+        (lambda m, x, y: shortened(None, 1), "gradients is None"),
         (lambda m, x, y: sparse({"a": x}, 1), "share is 1, which sends nothing"),
         (lambda m, x, y: noised(None, 0.1), "gradients is None"),
         (lambda m, x, y: shared_gradients(m, x, y + 9), "y has a label"),
