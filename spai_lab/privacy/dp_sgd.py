@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from spai_lab.checks import check_choice, check_count, check_flag, check_number, describe
 from spai_lab.privacy.accounting import check_noise, dp_sgd_guarantee
-from spai_lab.privacy.guarantee import ADD_REMOVE, Guarantee
+from spai_lab.privacy.guarantee import ADD_REMOVE, Guarantee, labeled
 from spai_lab.privacy.per_example import (
     Gradients,
     check_clip,
@@ -95,8 +95,7 @@ class PrivateHistory:
     diagnostics: Diagnostics | None = None
 
     def __str__(self) -> str:
-        label = "; demonstration, not private: the noise has a seed" if self.seeded else ""
-        return f"{self.steps} steps, {self.guarantee}{label}"
+        return f"{self.steps} steps, {labeled(self.guarantee, self.seeded)}"
 
 
 def private_gradient(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spai_lab.checks import check_choice, check_count, check_number
-from spai_lab.privacy.guarantee import REPLACE, Guarantee
+from spai_lab.privacy.guarantee import REPLACE, Guarantee, labeled
 from spai_lab.privacy.mechanisms import laplace_mechanism
 from spai_lab.privacy.objective_perturbation import check_records
 from spai_lab.privacy.secure import check_source, discrete_laplace
@@ -48,8 +48,7 @@ class NoisyPolynomial:
     seeded: bool = False
 
     def __str__(self) -> str:
-        label = "; demonstration, not private: the noise has a seed" if self.seeded else ""
-        return f"{len(self.weights)} weights, {self.guarantee}{label}"
+        return f"{len(self.weights)} weights, {labeled(self.guarantee, self.seeded)}"
 
 
 def functional_mechanism(

@@ -47,6 +47,15 @@ class Guarantee:
         return f"epsilon {self.epsilon:.4g} at delta {self.delta_dp:.4g}, {SENTENCES[self.adjacency]}; covers {covered}"
 
 
+def labeled(guarantee: Guarantee, seeded: bool) -> str:
+    """A guarantee in words; a run whose noise can be drawn again, from a seed, is labeled.
+
+    >>> labeled(Guarantee(2.0, 0.0, "replace", ("a mean",)), seeded=True)
+    'epsilon 2 at delta 0, one record replaced; covers a mean; demonstration, not private: the noise has a seed'
+    """
+    return f"{guarantee}; demonstration, not private: the noise has a seed" if seeded else str(guarantee)
+
+
 def composed(*guarantees: Guarantee) -> Guarantee:
     r"""Several releases of the same data, seen together: $\left(\sum_i \epsilon_i, \sum_i \delta_i\right)$.
 

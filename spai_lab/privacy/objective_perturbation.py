@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from spai_lab.checks import check_batch, check_callable, check_count, check_labels, check_number, describe
 from spai_lab.models import check_shape
-from spai_lab.privacy.guarantee import REPLACE, Guarantee, composed
+from spai_lab.privacy.guarantee import REPLACE, Guarantee, composed, labeled
 from spai_lab.privacy.secure import check_source, secure_normal
 from spai_lab.threat import fresh_generator
 
@@ -60,8 +60,7 @@ class PerturbedWeights:
     seeded: bool = False
 
     def __str__(self) -> str:
-        label = "; demonstration, not private: the noise has a seed" if self.seeded else ""
-        return f"{len(self.weights)} weights, {self.guarantee}{label}"
+        return f"{len(self.weights)} weights, {labeled(self.guarantee, self.seeded)}"
 
 
 def objective_perturbation(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from spai_lab.attacks.privacy.shadows import Shadows, train_shadows
 from spai_lab.checks import check_choice, check_count, check_images, check_labels, check_number, describe
 from spai_lab.data.dataset import Dataset
-from spai_lab.privacy.guarantee import Guarantee
+from spai_lab.privacy.guarantee import Guarantee, labeled
 from spai_lab.privacy.pate_bounds import gnmax_guarantee, lnmax_guarantee
 from spai_lab.privacy.pate_votes import gnmax, lnmax, votes
 from spai_lab.privacy.secure import check_source
@@ -45,9 +45,9 @@ class Taught:
     seeded: bool = False
 
     def __repr__(self) -> str:
-        label = "; demonstration, not private: the noise has a seed" if self.seeded else ""
         teachers = int(self.counts[0].sum())
-        return f"Taught: a student of {len(self.labels)} labels by {teachers} teachers; {self.guarantee}{label}"
+        promise = labeled(self.guarantee, self.seeded)
+        return f"Taught: a student of {len(self.labels)} labels by {teachers} teachers; {promise}"
 
 
 def pate(

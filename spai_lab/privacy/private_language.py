@@ -143,9 +143,10 @@ def train_private_language_model(
     settings = {"clip": clip, "noise_multiplier": noise_multiplier, "expected_batch": expected_batch}
     bar = tqdm(batches, total=steps, desc="private training", unit="step", disable=not progress)
     for done, batch in enumerate(bar, start=1):
-        release = private_gradient(line_gradients(model, given[batch], wanted[batch]), **settings, generator=generator)
-        if not all(gradient.isfinite().all() for gradient in release.values()):
+        gradients = line_gradients(model, given[batch], wanted[batch])
+        if not all(gradient.isfinite().all() for gradient in gradients.values()):
             raise diverged("A gradient became infinite or NaN", learning_rate)
+        release = private_gradient(gradients, **settings, generator=generator)
         for name, parameter in theta.items():
             parameter.grad = release[name]
         optimizer.param_groups[0]["lr"] = learning_rate * schedule(done / (steps + 1))

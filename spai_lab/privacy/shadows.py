@@ -16,7 +16,7 @@ from tqdm.auto import trange
 
 from spai_lab.attacks.privacy.shadows import Shadows
 from spai_lab.checks import check_callable, check_count, check_flag, check_images, check_labels, check_number, describe
-from spai_lab.privacy.dp_sgd import COVERED, guaranteed, noised
+from spai_lab.privacy.dp_sgd import COVERED, check_private, guaranteed, noised
 from spai_lab.privacy.guarantee import Guarantee
 from spai_lab.privacy.per_example import Gradients, check_clip, clipping_factors
 from spai_lab.threat import fresh_generator, logits_of
@@ -89,6 +89,7 @@ def train_private_shadows(
     generator = fresh_generator(generator, x.device)
     models = [build(generator) for _ in inside]
     check_linear(models[0])
+    check_private(models[0], x)
     with torch.no_grad():
         logits_of(models[0], x[:1], y.max().view(1))
     theta = {name: stack.detach() for name, stack in stack_module_state(models)[0].items()}

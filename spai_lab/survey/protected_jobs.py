@@ -30,7 +30,7 @@ from spai_lab.attacks.privacy.leakage import (
 from spai_lab.attacks.privacy.memorization import bits_per_character, extract_secret, memorization
 from spai_lab.attacks.privacy.shadows import Shadows, random_halves
 from spai_lab.data import load
-from spai_lab.data.sentences import Text, planted, sentences
+from spai_lab.data.sentences import Text, sentences
 from spai_lab.metrics import roc
 from spai_lab.models import mlp
 from spai_lab.privacy.accounting import noise_for
@@ -43,7 +43,7 @@ from spai_lab.survey.defense_models import seeded
 from spai_lab.survey.leakage_jobs import INPUTS, RECOGNIZED, pictures
 from spai_lab.survey.leakage_jobs import STEPS as LEAK_STEPS
 from spai_lab.survey.membership_jobs import ATTACKS, Population, told
-from spai_lab.survey.secrets_jobs import CANARY, LINES
+from spai_lab.survey.secrets_jobs import CANARY, LINES, secret_text
 
 DELTA = 1e-5
 CLIP = 1.0
@@ -324,12 +324,9 @@ class PrivateMemorized:
     def run(self, seed: int) -> dict:
         """What is promised, exposure and rank of the secret, whether the search finds it, and a character's cost."""
         generator = seeded(1000 * seed + self.number)
-        secret = CANARY.secret(int(torch.randint(CANARY.size, (), generator=generator)))
-        lines = planted(
-            sentences(LINES, generator=generator), {CANARY.prefix + secret: self.insertions}, generator=generator
-        )
+        secret, text = secret_text(self.insertions, generator)
         model, guarantee = train_private_language_model(
-            Text.of(lines),
+            text,
             expected_batch=READING["sampling_rate"] * LINES,
             noise_multiplier=noise_of(self.budget, **READING),
             clip=CLIP,

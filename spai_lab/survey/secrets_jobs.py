@@ -30,6 +30,13 @@ TARGETS = (0, 2, 3)
 TRAININGS = 3  # of each
 
 
+def secret_text(insertions: int, generator: torch.Generator) -> tuple[str, Text]:
+    """A secret drawn at random, and sentences among which it stands so many times."""
+    secret = CANARY.secret(int(torch.randint(CANARY.size, (), generator=generator)))
+    lines = planted(sentences(LINES, generator=generator), {CANARY.prefix + secret: insertions}, generator=generator)
+    return secret, Text.of(lines)
+
+
 @dataclass(frozen=True)
 class Memorized:
     """A language model whose training text held a secret.
@@ -50,11 +57,8 @@ class Memorized:
     def run(self, seed: int) -> dict:
         """Exposure and rank of the secret, whether the search finds it, and what a character costs the model."""
         generator = seeded(1000 * seed + self.number)
-        secret = CANARY.secret(int(torch.randint(CANARY.size, (), generator=generator)))
-        lines = planted(
-            sentences(LINES, generator=generator), {CANARY.prefix + secret: self.insertions}, generator=generator
-        )
-        model = train_language_model(Text.of(lines), generator=generator, progress=False)
+        secret, text = secret_text(self.insertions, generator)
+        model = train_language_model(text, generator=generator, progress=False)
         found = memorization(model, CANARY, secret)
         search = extract_secret(model, CANARY)
         return {

@@ -167,6 +167,12 @@ def without_bias(generator):
     return nn.Sequential(nn.Flatten(), nn.Linear(9, 3, bias=False))
 
 
+def with_silent_batch_norm(generator):
+    """It has neither weights nor buffers, and mixes the examples all the same."""
+    norm = nn.BatchNorm1d(4, affine=False, track_running_stats=False)
+    return nn.Sequential(nn.Flatten(), nn.Linear(9, 4), norm, nn.Linear(4, 3))
+
+
 def with_convolution(generator):
     return nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(8, 3))
 
@@ -181,6 +187,7 @@ def with_convolution(generator):
         ({"build": with_dropout}, "accepted: nn.Sequential of linear layers"),
         ({"build": without_bias}, "accepted: nn.Sequential of linear layers"),
         ({"build": with_convolution}, "accepted: nn.Sequential of linear layers"),
+        ({"build": with_silent_batch_norm}, "BatchNorm1d"),
         ({"build": lambda generator: nn.Linear(9, 3)}, "accepted: nn.Sequential of linear layers"),
         ({"expected_batch": 0}, "expected_batch is 0"),
         ({"noise_multiplier": -1}, "noise_multiplier is -1"),
