@@ -210,51 +210,6 @@ def audit_bars(audits: Mapping[str, tuple[float, float]], *, confidence: float =
     return fig
 
 
-def epsilon_growth(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    roles: Mapping[str, str],
-    *,
-    delta_dp: float,
-    log_steps: bool = True,
-    mark: tuple[float, str] | None = None,
-) -> Figure:
-    r"""Epsilon against the number of steps, by several ways to add it up.
-
-    Args:
-        curves: name of a way to its numbers of steps, rising, and the $\epsilon$ after each.
-        roles: name of a way to one of `style.ROLES`; those of one role differ in line and marker.
-        delta_dp: $\delta$, the same for all.
-        log_steps: whether the steps are logarithmic, like $\epsilon$.
-        mark: a number of steps, and what happens there.
-    Returns:
-        the figure.
-    Raises:
-        ValueError: a curve has as many steps as values, or its role is none.
-    """
-    fig, axes = figure(11, 4.9)
-    ax = axes[0, 0]
-    seen: dict[str, int] = {}
-    with styled():
-        ends = {steps[-1] for steps, _ in curves.values() if len(steps)}
-        for name, (steps, epsilon) in curves.items():
-            check_choice(f"roles[{name!r}]", roles[name], ROLES)
-            if len(steps) != len(epsilon) or len(steps) == 0:
-                raise ValueError(f"curves[{name!r}] has {len(steps)} steps, {len(epsilon)} epsilon; accepted: as many")
-            label = f"{name}: {plain(epsilon[-1])}" if len(ends) == 1 else name
-            draw_line(ax, steps, epsilon, label=label, role=roles[name], number=seen.get(roles[name], 0))
-            seen[roles[name]] = seen.get(roles[name], 0) + 1
-        if mark is not None:
-            ax.axvline(mark[0], color="black", linestyle=":", linewidth=1.8)
-            ax.annotate(mark[1], (mark[0], 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom")
-        ax.set(xscale="log" if log_steps else "linear", yscale="log")
-        ax.set(xlabel="steps", ylabel=f"epsilon at delta {delta_dp:g}")
-        ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
-        ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        ax.yaxis.set_minor_formatter(ticker.NullFormatter())
-        ax.legend(**BESIDE, title=f"after {ends.pop():,.0f} steps" if len(ends) == 1 else None, alignment="left")
-    return fig
-
-
 def plain(epsilon: float) -> str:
     """An epsilon with three digits, and never as a power of ten.
 
@@ -271,69 +226,6 @@ def draw_line(
     color, marker = told_apart(role, number)
     every = max(1, len(x) // marks)
     ax.plot(x, y, LINES[number % len(LINES)], color=color, marker=marker, markevery=every, label=label)
-
-
-def densities(
-    outputs: Sequence[float],
-    likelihoods: Mapping[str, Sequence[float]],
-    *,
-    epsilon: float,
-    x: str,
-    discrete: bool = False,
-    kind: str = "density",
-) -> Figure:
-    r"""How likely each output is on two neighbors, and below the ratio of the two, beside $e^{\pm \epsilon}$.
-
-    Args:
-        outputs: rising, `(M,)`.
-        likelihoods: names of the two neighbors to the density or the probability of each output; the ratio is that of
-            the second to the first, and outputs that one of them cannot give lie on its edge.
-        epsilon: $\epsilon$ of the bound, above 0.
-        x: what is released.
-        discrete: whether outputs are single values, drawn as bars, at whole distances.
-        kind: what is drawn: "density" or "probability".
-    Returns:
-        the figure.
-    Raises:
-        ValueError: there are not two neighbors, with a likelihood for each output.
-    """
-    if len(likelihoods) != 2 or any(len(values) != len(outputs) for values in likelihoods.values()):
-        raise ValueError(f"likelihoods is {describe(likelihoods)}; accepted: two, with {len(outputs)} values each")
-    fig, axes = figure(10, 6.2, rows=(1, 1.15))
-    upper, lower = axes[:, 0]
-    first, second = (np.asarray(values, dtype=float) for values in likelihoods.values())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_ratio = np.log(second) - np.log(first)
-    reach = max(1.5 * epsilon, min(4 * epsilon, float(np.abs(log_ratio[np.isfinite(log_ratio)]).max(initial=0))))
-    with styled():
-        for number, (role, name) in enumerate(zip(("clean", "private"), likelihoods, strict=True)):
-            values = (first, second)[number]
-            if discrete:
-                place = np.asarray(outputs) + (number - 0.5) * 0.38
-                look = {"color": COLORS[role], "hatch": HATCHES[role], "edgecolor": "white"}
-                upper.bar(place, values, 0.36, label=name, **look)
-            else:
-                every = [int(values.argmax())]
-                look = {"color": COLORS[role], "linestyle": LINES[number], "marker": MARKERS[role], "markevery": every}
-                upper.plot(outputs, values, label=name, **look)
-                upper.fill_between(outputs, values, color=COLORS[role], alpha=0.15, linewidth=0)
-        upper.set(ylabel=kind, ylim=(0, 1.1 * max(first.max(), second.max())))
-        upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-        drawn = {"color": COLORS["adversarial"], "linewidth": 3.5}
-        if discrete:
-            drawn |= {"linestyle": "", "marker": MARKERS["adversarial"], "markersize": 13, "markeredgecolor": "black"}
-        lower.plot(outputs, np.clip(log_ratio, -reach, reach), clip_on=False, **drawn)
-        lower.axhspan(-epsilon, epsilon, color=COLORS["private"], alpha=0.15, linewidth=0)
-        for edge in (-epsilon, epsilon):
-            lower.axhline(edge, **BOUND)
-        lower.axhline(0, color=COLORS["baseline"], linewidth=1.2)
-        names = [f"$e^{{-ε}}$ = {math.exp(-epsilon):.3g}", "1", f"$e^{{ε}}$ = {math.exp(epsilon):.3g}"]
-        lower.set_yticks([-epsilon, 0, epsilon], names)
-        lower.set(ylim=(-reach, reach), xlim=upper.get_xlim(), xlabel=x, ylabel="ratio")
-        if discrete:
-            for ax in (upper, lower):
-                ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    return fig
 
 
 def training_curves(

@@ -10,8 +10,6 @@ from matplotlib.container import ErrorbarContainer
 
 from spai_lab.dp_figures import (
     audit_bars,
-    densities,
-    epsilon_growth,
     levels,
     reports,
     spread,
@@ -20,7 +18,7 @@ from spai_lab.dp_figures import (
     vote_histogram,
 )
 from spai_lab.metrics import Caught, Rate
-from spai_lab.style import COLORS, MARKERS, to_png
+from spai_lab.style import COLORS, to_png
 
 ACCURACY = {0.5: Rate(60, 100), 4.0: Rate(90, 100), math.inf: Rate(98, 100)}
 
@@ -93,37 +91,6 @@ def test_audit_bars_say_what_is_refuted():
     assert "99 %" in ax.get_xlabel() and to_png(fig)
 
 
-def test_growth_is_logarithmic_and_numbered_at_its_end():
-    found = {"sum": ([1, 10, 100], [0.1, 1.0, 10.0]), "Rényi": ([1, 10, 100], [0.5, 0.6, 1200.0])}
-    fig = epsilon_growth(found, {"sum": "baseline", "Rényi": "private"}, delta_dp=1e-5, mark=(10, "now"))
-    ax = fig.axes[0]
-    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log") and "1e-05" in ax.get_ylabel()
-    for line, (steps, epsilon), role in zip(ax.lines, found.values(), ("baseline", "private"), strict=False):
-        assert list(line.get_xdata()) == steps and list(line.get_ydata()) == epsilon
-        assert to_hex(line.get_color()) == COLORS[role] and line.get_marker() == MARKERS[role]
-    assert legend(fig) == ["sum: 10", "Rényi: 1,200"] and [text.get_text() for text in ax.texts] == ["now"]
-    shorter = found | {"sum": ([1, 10], [0.1, 1.0])}
-    assert legend(epsilon_growth(shorter, {"sum": "baseline", "Rényi": "private"}, delta_dp=1e-5)) == ["sum", "Rényi"]
-
-
-def test_densities_show_the_ratio_beside_its_bound():
-    outputs = np.linspace(-3, 4, 71)
-    first, second = (np.exp(-np.abs(outputs - truth)) / 2 for truth in (0, 1))
-    upper, lower = densities(outputs, {"D": first, "D'": second}, epsilon=1.0, x="count").axes
-    assert [list(line.get_ydata()) for line in upper.lines] == [list(first), list(second)]
-    assert lower.lines[0].get_ydata() == pytest.approx(np.abs(outputs) - np.abs(outputs - 1))
-    assert [line.get_ydata()[0] for line in lower.lines[1:3]] == [-1, 1]
-    assert [tick.get_text() for tick in lower.get_yticklabels()][1:] == ["1", "$e^{ε}$ = 2.72"]
-
-
-def test_outputs_that_one_neighbor_cannot_give_lie_on_the_edge():
-    found = {"without": [0.5, 0.5, 0.0], "with": [0.0, 0.5, 0.5]}
-    upper, lower = densities([0, 1, 2], found, epsilon=1.0, x="report", discrete=True, kind="probability").axes
-    assert [bar.get_height() for bar in upper.patches] == [0.5, 0.5, 0, 0, 0.5, 0.5]
-    low, high = lower.get_ylim()
-    assert list(lower.lines[0].get_ydata()) == [low, 0, high] and upper.get_ylabel() == "probability"
-
-
 def test_training_curves_tell_noises_apart_and_the_baseline_is_gray():
     shares = {1: Rate(5, 10), 2: Rate(6, 10)}
     fig = training_curves({"σ 1": shares, "σ 2": {1: Rate(2, 10), 2: Rate(4, 10)}}, without=shares, chance=0.1)
@@ -171,10 +138,6 @@ def test_reports_show_true_and_estimated_shares():
         (lambda: levels({"a": {}}), "tasks is"),
         (lambda: audit_bars({}), "audits is"),
         (lambda: audit_bars({"a": (-1.0, 0.0)}), "audits is .*at least 0"),
-        (lambda: epsilon_growth({"a": ([1], [1, 2])}, {"a": "private"}, delta_dp=0.1), "'a'.* has 1 steps, 2 epsilon"),
-        (lambda: epsilon_growth({"a": ([1], [1])}, {"a": "odd"}, delta_dp=0.1), "roles.* is 'odd'"),
-        (lambda: densities([0, 1], {"a": [1, 0]}, epsilon=1, x=""), "likelihoods is"),
-        (lambda: densities([0, 1], {"a": [1, 0], "b": [1]}, epsilon=1, x=""), "likelihoods is .*2 values each"),
         (lambda: training_curves({}), "curves is"),
         (lambda: training_curves({"a": {}}), "curves is"),
         (lambda: vote_histogram(torch.zeros(2, 3), [0, 1], "ab"), "votes is .*a column for each class"),
