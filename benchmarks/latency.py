@@ -25,6 +25,8 @@ from spai_lab.widgets import (
     robust_boundary,
     smoothing_explorer,
     trigger_painter,
+    tuning_explorer,
+    votes_explorer,
 )
 from spai_lab.widgets.explorable import SLIDERS
 
@@ -58,6 +60,8 @@ def main(quick: bool = False) -> None:
         "noise": noise_explorer(),
         "accounting": accounting_explorer(),
         "clipping": clipping_explorer("digits"),
+        "tuning": tuning_explorer("digits"),
+        "votes": votes_explorer("digits"),
     }
     print(f"slider to picture, in milliseconds (target: {TARGET} at the 95th percentile)")
     print(f"{'explorable':18}{'slider':18}{'moves':>7}{'median':>9}{'95th percentile':>18}")

@@ -215,6 +215,8 @@ def _parser() -> argparse.ArgumentParser:
             "private",
             "audit",
             "protected",
+            "scattered",
+            "tuning",
         ],
         help="what to measure",
     )

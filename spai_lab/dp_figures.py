@@ -15,6 +15,7 @@ from spai_lab.checks import check_choice, check_images, describe
 from spai_lab.defense_figures import HATCHES
 from spai_lab.figures import LINES
 from spai_lab.metrics import Rate
+from spai_lab.privacy.scattering import CHANNELS, DIRECTIONS, SCALES
 from spai_lab.style import COLORS, MARKERS, ROLES, draw_image, figure, styled
 
 Share = Rate | tuple[float, float, float]
@@ -363,4 +364,37 @@ def reports(true: Mapping[str, float], estimated: Mapping[str, Mapping[str, Shar
         ax.set(ylabel=what, title="line: 95 % interval")
         ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, symbol=" %"))
         ax.legend(**BESIDE)
+    return fig
+
+
+def scattered(image: Tensor, coefficients: Tensor) -> Figure:
+    """An image, and how strongly it waves in each direction near each place, a row for each scale.
+
+    Args:
+        image: `(1, H, W)` in [0, 1].
+        coefficients: of the image, `(C, h, w)`, as `scattering` gives them.
+    Returns:
+        the figure.
+    Raises:
+        ValueError: these are not the coefficients of one image.
+    """
+    if image.ndim != 3 or coefficients.ndim != 3 or len(coefficients) != CHANNELS:
+        raise ValueError(
+            f"image is {describe(image)}, coefficients {describe(coefficients)}; "
+            f"accepted: (1, H, W) and ({CHANNELS}, h, w)"
+        )
+    first = coefficients[1 : 1 + SCALES * DIRECTIONS].unflatten(0, (SCALES, DIRECTIONS))
+    fig, axes = figure(14, 4.4, columns=1 + DIRECTIONS, rows=SCALES)
+    with styled():
+        draw_image(axes[0, 0], image, title="image")
+        draw_image(axes[1, 0], coefficients[:1], title="its means")
+        for row, of_scale in enumerate(first):
+            for column, of_direction in enumerate(of_scale):
+                ax = axes[row, 1 + column]
+                look = {"cmap": "cividis", "vmin": 0, "vmax": float(of_scale.max()), "interpolation": "nearest"}
+                ax.imshow(of_direction.numpy(), **look)
+                ax.set(xticks=[], yticks=[])
+                if row == 0:
+                    ax.set_title(f"{180 * column / DIRECTIONS:g}°", loc="center")
+            axes[row, 1].set_ylabel(("fine", "coarse")[row])
     return fig

@@ -12,12 +12,14 @@ from spai_lab.dp_figures import (
     audit_bars,
     levels,
     reports,
+    scattered,
     spread,
     tradeoff,
     training_curves,
     vote_histogram,
 )
 from spai_lab.metrics import Caught, Rate
+from spai_lab.privacy.scattering import scattering
 from spai_lab.style import COLORS, to_png
 
 ACCURACY = {0.5: Rate(60, 100), 4.0: Rate(90, 100), math.inf: Rate(98, 100)}
@@ -149,3 +151,18 @@ def test_reports_show_true_and_estimated_shares():
 def test_what_does_not_fit_is_named(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+def test_scattering_is_drawn_by_scale_and_direction():
+    stripes = (torch.arange(28) % 4 < 2).float().expand(1, 1, 28, 28)
+    coefficients = scattering(stripes)[0]
+    axes = scattered(stripes[0], coefficients).axes
+    maps = {ax.get_title(): np.asarray(ax.images[0].get_array()) for ax in axes[:9]}
+    assert len(axes) == 18 and max((part.mean(), title) for title, part in maps.items() if title != "image")[1] == "90°"
+    assert np.array_equal(maps["90°"], coefficients[5].numpy())
+
+
+@pytest.mark.parametrize("coefficients", [torch.rand(80, 7, 7), torch.rand(1, 81, 7, 7)])
+def test_other_things_than_coefficients_are_refused(coefficients):
+    with pytest.raises(ValueError, match="coefficients"):
+        scattered(torch.rand(1, 28, 28), coefficients)

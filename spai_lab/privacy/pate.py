@@ -6,6 +6,7 @@ and their noise are in `pate_votes`, what they spend in `pate_bounds`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class Taught:
     """A student, what it was taught, and what that tells of the teachers' data.
 
     Args:
-        student: the trained model; it saw nothing but `x` and `labels`.
+        student: the trained model; of the private data it saw nothing but `labels`.
         x: the public inputs that were asked about, `(N, C, H, W)`.
         labels: the noisy answers, `(N,)`.
         guarantee: of the labels, so of the student and of whatever else is made of them.
@@ -59,6 +60,7 @@ def pate(
     noise: float,
     delta_dp: float,
     aggregator: str = "gnmax",
+    queries: int | None = None,
     epochs: int = 20,
     student_epochs: int = 100,
     student_build: Build | None = None,
@@ -73,15 +75,18 @@ def pate(
 
     Args:
         data: its training part is private; its test part is what the student will be judged on.
-        x_public: inputs without labels, `(N, C, H, W)` in [0, 1], N at least 1, all of which are asked about; none may
-            be in `data`. `public_pool` takes some from the test part.
+        x_public: inputs without labels, `(N, C, H, W)` in [0, 1], N at least 1; none may be in `data`. `public_pool`
+            takes some from the test part.
         build: from a generator to an untrained network, as `train_shadows` wants it.
         teachers: how many, at least 1; the training part is cut into as many equal parts, what is left is not used.
         noise: in votes, above 0: the standard deviation $\sigma$ of "gnmax", the scale $1 / \gamma$ of "lnmax".
         delta_dp: $\delta$, above 0, at most 1.
         aggregator: "gnmax" or "lnmax".
+        queries: how many of the public inputs are asked about, the first ones, at most N; None asks about all. With
+            fewer, the student trains itself: it learns from the answers, labels all the inputs, and a new one learns
+            from those labels.
         epochs: of each teacher.
-        student_epochs: of the student.
+        student_epochs: of each student.
         student_build: of the student; None takes `build`.
         secure: draw the noise of "gnmax" from the cryptographic source, on a grid; takes no generator.
         generator: seeds everything, which makes the run a demonstration, not private; None draws a fresh one.
@@ -92,8 +97,8 @@ def pate(
         ValueError: names the argument.
     Reference: Papernot 2016, arXiv 1610.05755, section 2; Papernot 2018, arXiv 1802.08908, section 4.
     Survey: differential privacy, label level.
-    Simplified: the student learns from the labeled inputs alone, where the papers' semi-supervised GANs learn from the
-        other public inputs too, and reach their accuracy by that.
+    Simplified: the student learns from inputs without answers by training itself; in the papers by a semi-supervised
+        GAN.
 
     >>> from spai_lab.data import load
     >>> from spai_lab.models import softmax_regression
@@ -108,6 +113,9 @@ def pate(
     check_number("noise", noise, low=0, exclusive=True)
     check_number("delta_dp", delta_dp, low=0, high=1, exclusive=True)
     check_count("student_epochs", student_epochs)
+    if queries is not None:
+        check_count("queries", queries)
+        check_number("queries", queries, low=1, high=len(x_public))
     check_source(secure, generator, data.x_train.device)
     if secure and aggregator != "gnmax":
         raise ValueError(f"secure is True with {aggregator!r}; accepted: with 'gnmax', whose curve holds on a grid")
@@ -115,20 +123,30 @@ def pate(
     ensemble = train_teachers(
         data.x_train, data.y_train, teachers, build, epochs=epochs, generator=drawn, progress=progress
     )
-    counts = votes(ensemble, x_public)
+    x_asked = x_public[:queries]
+    counts = votes(ensemble, x_asked)
     if aggregator == "gnmax":
         labels = gnmax(counts, sigma=noise, secure=secure, generator=None if secure else drawn)
         guarantee = gnmax_guarantee(counts, sigma=noise, delta_dp=delta_dp)
     else:
         labels = lnmax(counts, scale=noise, generator=drawn)
         guarantee = lnmax_guarantee(counts, scale=noise, delta_dp=delta_dp)
-    student = (student_build or build)(drawn)
-    settings = {"batch_size": 20, "learning_rate": 5e-3, "generator": drawn, "progress": progress}
-    fit(student, x_public, labels, epochs=student_epochs, **settings)
+    settings = {"epochs": student_epochs, "batch_size": 20, "learning_rate": 5e-3}
+    learn = partial(taught_by, student_build or build, **settings, generator=drawn, progress=progress)
+    student = learn(x_asked, labels)
+    if len(x_asked) < len(x_public):
+        with torch.no_grad():
+            own = student(x_public).argmax(1)
+        student = learn(x_public, own)
     covers = (*guarantee.covers, "the student")
-    return Taught(
-        student.eval(), x_public, labels, replace(guarantee, covers=covers), counts, seeded=generator is not None
-    )
+    return Taught(student, x_asked, labels, replace(guarantee, covers=covers), counts, seeded=generator is not None)
+
+
+def taught_by(build: Build, x: Tensor, labels: Tensor, *, generator: torch.Generator, **settings: object) -> nn.Module:
+    """A new student of these inputs and labels, in evaluation mode."""
+    student = build(generator)
+    fit(student, x, labels, **settings, generator=generator)
+    return student.eval()
 
 
 def public_pool(data: Dataset, count: int, *, generator: torch.Generator | None = None) -> tuple[Dataset, Tensor]:

@@ -58,7 +58,7 @@ class Comparison:
     def shown(self, value: float) -> str:
         """A value in the figure's unit; a share in percent."""
         unit = self.figure.get("unit")
-        return f"{value:.3g} {unit}" if unit else f"{100 * value:.1f} %"
+        return f"{value:.4g} {unit}" if unit else f"{100 * value:.1f} %"
 
 
 def comparison_table(comparisons: Iterable[Comparison]) -> str:

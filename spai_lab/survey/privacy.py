@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from spai_lab.metrics import Rate
+from spai_lab.survey.audit_jobs import audit_jobs
 from spai_lab.survey.backdoors import Measured
 from spai_lab.survey.extraction_jobs import extraction_jobs
 from spai_lab.survey.inversion_jobs import inversion_jobs
@@ -22,12 +23,23 @@ from spai_lab.survey.privacy_tables import (
     leak_table,
     solved_table,
 )
-from spai_lab.survey.private_jobs import audit_jobs, private_jobs
+from spai_lab.survey.private_jobs import private_jobs
 from spai_lab.survey.private_published import private_compared
-from spai_lab.survey.private_tables import audit_table, chosen_table, cost_table, levels_table, promise_table
+from spai_lab.survey.private_tables import (
+    audit_table,
+    chosen_table,
+    cost_table,
+    levels_table,
+    promise_table,
+    published_table,
+    scattered_table,
+)
 from spai_lab.survey.protected_jobs import protected_jobs
 from spai_lab.survey.protected_tables import protected_leak_table, protected_members_table, protected_words_table
+from spai_lab.survey.scattered_jobs import scattered_jobs
 from spai_lab.survey.secrets_jobs import secrets_jobs
+from spai_lab.survey.tuning_jobs import tuning_jobs
+from spai_lab.survey.tuning_tables import tuning_table
 
 FAMILIES: dict[str, tuple[Callable[[str], Sequence[Job]], tuple[str, ...]]] = {
     "membership": (membership_jobs, ("digits", "mnist")),
@@ -35,9 +47,11 @@ FAMILIES: dict[str, tuple[Callable[[str], Sequence[Job]], tuple[str, ...]]] = {
     "leakage": (leakage_jobs, ("digits", "mnist", "faces")),
     "inversion": (inversion_jobs, ("digits", "mnist", "faces")),
     "secrets": (secrets_jobs, ("digits", "mnist")),
-    "private": (private_jobs, ("digits",)),
+    "private": (private_jobs, ("digits", "mnist")),
+    "scattered": (scattered_jobs, ("mnist",)),
     "audit": (audit_jobs, ("digits",)),
-    "protected": (protected_jobs, ("digits",)),
+    "protected": (protected_jobs, ("digits", "mnist")),
+    "tuning": (tuning_jobs, ("digits", "mnist")),
 }
 
 
@@ -129,12 +143,19 @@ def tables(family: str, measurement: dict) -> dict[str, list[tuple[str, ...]]]:
             "task, records, method, epsilon, points that it costs": cost_table,
             "what is promised": promise_table,
             "each setting on the validation part": chosen_table,
+            "published set-up, epsilon as published, by a tighter account, noise, length, accuracy": published_table,
+        },
+        "scattered": {
+            "method, epsilon by both conversions, promised, records, test accuracy, chosen, minutes": scattered_table
         },
         "audit": {"code, right or not, canary, claimed, proved, proved if Gaussian, verdict, runs": audit_table},
         "protected": {
             "training, epsilon, accuracies, members found, at most, balanced, at most": protected_members_table,
             "noise, epsilon, attack, what it knows, recognized, labels, likeness": protected_leak_table,
             "epsilon of a line, insertions, exposures, at most, bits a character": protected_words_table,
+        },
+        "tuning": {
+            "lot, noise, C, learning rate, epsilon, accuracy on the validation part, gradients clipped": tuning_table,
         },
     }
     found = {title: table(measurement) for title, table in made[family].items()}

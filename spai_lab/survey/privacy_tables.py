@@ -277,12 +277,13 @@ def drawn_table(measurement: dict) -> list[tuple[str, ...]]:
     return table
 
 
-def ranged(values: Sequence[float], factor: float = 100, unit: str = " %") -> str:
+def ranged(values: Sequence[float], factor: float = 100, unit: str = " %", *, digits: int | None = None) -> str:
     """The mean of some trainings, and from where to where they reach.
 
     >>> ranged([0.2, 0.4, 0.9])
     '50 % (20 to 90)'
     """
-    digits = 0 if unit else 2
+    if digits is None:
+        digits = 0 if unit else 2
     mean, low, high = (factor * value for value in (statistics.mean(values), min(values), max(values)))
     return f"{mean:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f})"

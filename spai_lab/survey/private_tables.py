@@ -117,6 +117,36 @@ def published_table(measurement: dict) -> list[tuple[str, ...]]:
     return table
 
 
+def scattered_table(measurement: dict) -> list[tuple[str, ...]]:
+    """Method on scattering coefficients, epsilon by the older and the tighter conversion, delta, neighbors and what it
+    covers, records, test accuracy of the trainings, what was chosen, minutes for all settings and trainings."""
+    table = []
+    for row in rows_of_kind(measurement, "scattered sgd"):
+        chosen = f"learning rate {row['rate']:g}, noise {row['noise_multiplier']:.2f}"
+        spent = f"{row['epsilon']:.3g}", f"{row['epsilon_tighter']:.3g}", promise(row, "the weights after every step")
+        table.append(
+            ("DP-SGD, linear", *spent, f"{row['records']:,}", ranged(shares(row), digits=1), chosen, minutes(row))
+        )
+    for row in rows_of_kind(measurement, "scattered pate"):
+        these = ranged([run["these votes, not sanitized"] for run in row["runs"]], factor=1, unit="")
+        told = f"{row['queries']:,} answers, noise of {row['sigma']:g} votes; for these votes {these}, not sanitized"
+        found = ranged([Rate(*run["accuracy"]).value for run in row["runs"]], digits=1)
+        spent = "–", f"{row['epsilon']:.3g}", promise(row, "the noisy labels, the student")
+        name = f"PATE, {row['teachers']} linear teachers"
+        table.append((name, *spent, f"{row['records']:,}", found, told, minutes(row)))
+    return table
+
+
+def promise(row: dict, covers: str) -> str:
+    """What an epsilon is said at."""
+    return f"{row['delta_dp']:.2g}, {row['adjacency']}; {covers}"
+
+
+def minutes(row: dict) -> str:
+    """How long a row took."""
+    return f"{row['seconds'] / 60:.0f}"
+
+
 def spent_twice(row: dict) -> tuple[str, str, str]:
     """Epsilon by the older conversion, by the tighter one, and the noise in units of the clip."""
     return f"{row['epsilon']:.3g}", f"{row['epsilon_tighter']:.3g}", f"{row['noise_multiplier']:.3g}"

@@ -28,7 +28,9 @@ from spai_lab.widgets.saliency_explorer import saliency_explorer
 from spai_lab.widgets.smoothing_explorer import smoothing_explorer
 from spai_lab.widgets.source import show_source
 from spai_lab.widgets.trigger_painter import trigger_painter
+from spai_lab.widgets.tuning_explorer import tuning_explorer
 from spai_lab.widgets.universal_growth import universal_growth
+from spai_lab.widgets.votes_explorer import votes_explorer
 
 __all__ = [
     "Explorable",
@@ -61,5 +63,7 @@ __all__ = [
     "show_source",
     "smoothing_explorer",
     "trigger_painter",
+    "tuning_explorer",
     "universal_growth",
+    "votes_explorer",
 ]

@@ -34,7 +34,10 @@ EXPLORABLES = {
     "10_cleaning_up": ("cleaning_explorer(",),
     "11_privacy_attacks": ("inversion_explorer(", "membership_explorer(", "copying_explorer("),
     "12_leaks_in_collaboration": ("leakage_explorer(",),
-    "13_differential_privacy": ("noise_explorer(", "accounting_explorer(", "clipping_explorer("),
+    "13_differential_privacy": (
+        *("noise_explorer(", "accounting_explorer(", "clipping_explorer("),
+        *("tuning_explorer(", "votes_explorer("),
+    ),
 }
 CHAPTER_OF = {call: chapter for chapter, calls in EXPLORABLES.items() for call in calls}
 FORGOT_THE_CLIP = """\
@@ -166,6 +169,12 @@ def test_the_epsilon_slider_moves_the_picture_its_words_and_the_caption(notebook
         ("accounting_explorer(", "noise", 4, "and noise {}. "),
         ("clipping_explorer(", "clip", 5, "With C = {}, "),
         ("clipping_explorer(", "noise", 3, "with noise {} the released one, "),
+        ("tuning_explorer(", "clip", 3, "Marked: C = {}, "),
+        ("tuning_explorer(", "noise", 2, ", noise {}, "),
+        ("tuning_explorer(", "lot", 2, ", for lots of {}. "),
+        ("votes_explorer(", "teachers", 2, "the votes of {} teachers "),
+        ("votes_explorer(", "noise", 4, "of noise with sigma {} lifts"),
+        ("votes_explorer(", "draw again", 3, "Draw {} of noise "),
     ],
 )
 def test_a_slider_moves_the_picture_its_words_and_the_caption(live, call, name, presses, words):

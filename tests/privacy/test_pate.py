@@ -394,6 +394,26 @@ def test_pate_draws_its_labels_with_the_noise_that_it_accounts_for(monkeypatch, 
     assert result.guarantee.epsilon == guarantee(result.counts, **scale, delta_dp=1e-5).epsilon
 
 
+def test_inputs_without_answers_cost_nothing_and_teach_the_student(digits):
+    """A student that trains itself is better than one of the same answers alone, at the same epsilon."""
+    data, x_public = public_pool(digits, 400, generator=seeded(1))
+    given = {"teachers": 20, "noise": 2.0, "delta_dp": 1e-3, "student_epochs": 30, "progress": False}
+    found = {}
+    for inputs in (x_public[:40], x_public):
+        runs = [pate(data, inputs, build, queries=40, generator=seeded(seed), **given) for seed in range(4)]
+        assert all(len(run.labels) == len(run.counts) == len(run.x) == 40 for run in runs)
+        right = [accuracy(run.student, data.x_test, data.y_test) for run in runs]
+        found[len(inputs)] = sum(right), {run.guarantee.epsilon for run in runs}
+    assert found[40][1] == found[400][1] and found[400][0] > found[40][0]
+
+
+@pytest.mark.parametrize("queries", [0, 21, 2.5, True])
+def test_as_many_questions_as_there_are_inputs_at_most(digits, queries):
+    data, x_public = public_pool(digits, 20, generator=seeded())
+    with pytest.raises(ValueError, match="queries"):
+        pate(data, x_public, build, teachers=5, noise=2.0, delta_dp=1e-3, queries=queries)
+
+
 def test_a_seeded_run_is_labeled(taught):
     _, _, result = taught
     label = "demonstration, not private"

@@ -12,18 +12,16 @@ from spai_lab.metrics import Rate
 from spai_lab.privacy.accounting import ORDERS, dp_sgd_guarantee, epsilon_of_rdp, rdp_gaussian, rdp_sampled_gaussian
 from spai_lab.privacy.guarantee import ADD_REMOVE, REPLACE, Guarantee, as_replacement
 from spai_lab.survey import private_jobs, private_published
+from spai_lab.survey.audit_jobs import audit_jobs
 from spai_lab.survey.ledger import published
 from spai_lab.survey.private_jobs import (
     BUDGETS,
-    CODES,
     DELTA,
     METHODS,
     PUBLIC,
     RECORDS,
     TASKS,
-    Audited,
     Private,
-    audit_jobs,
     before_replacement,
     records,
     votes_noise,
@@ -206,24 +204,6 @@ def test_the_same_seed_measures_the_same_and_leaves_the_random_state():
         first, second, other = (job(method).run(seed) for seed in (3, 3, 4))
         assert first == second != other
     assert torch.equal(before, torch.get_rng_state())
-
-
-# --- audits -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("code", CODES)
-def test_audits_refute_code_with_a_bug_and_no_other(code, monkeypatch):
-    runs = 80 if CODES[code].canary == "image" else 800 if CODES[code].planted else 400
-    monkeypatch.setitem(CODES, code, replace(CODES[code], runs=runs))
-    row = Audited("digits", code, 1.0).run(0)
-    assert (row["adjacency"], row["delta_dp"]) == (ADD_REMOVE, DELTA) and row["epsilon"] == pytest.approx(1, rel=1e-5)
-    assert row["refuted"] == row["planted"] == (max(row["bounds"].values()) > 1)
-    assert set(row["bounds"]) == ({"any", "gaussian"} if code == "all records at each step" else {"any"})
-
-
-def test_a_sampler_that_is_no_sampler_draws_the_same_batch_with_the_canary():
-    batches = [batch.tolist() for batch in private_jobs.the_same_batch(21, 0.1, 3, None)]
-    assert batches == [[18, 19, 20]] * 3
 
 
 # --- published set-ups ------------------------------------------------------------------------------------------------

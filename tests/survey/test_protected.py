@@ -46,7 +46,7 @@ from spai_lab.survey.protected_tables import (
 )
 from spai_lab.survey.secrets_jobs import CANARY
 
-IMAGES = ["digits"]
+IMAGES = ["digits", "mnist"]
 SMALL = {"inputs": 40, "shadows": 4, "rehearsals": 2, "targets": 2, "hidden": 4}
 
 
