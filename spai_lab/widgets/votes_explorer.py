@@ -36,7 +36,7 @@ PRIVATE = {"digits": 878, "mnist": 5_000}  # the first training images; the last
 AGREEMENT = (0.0, 0.1, 0.3, 0.6, 0.8, 1.0)  # where the images that are shown stand, from disputed to clear
 JUDGES = 50  # the teachers whose agreement that is
 STEPS = 100  # of a teacher's training
-GRID = np.arange(-8.0, 8.01, 0.4)  # of a standard normal, for an integral that is right to nine digits
+GRID = np.arange(-8.0, 8.01, 0.4)  # of a standard normal, for an integral that is right to nine decimals
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ def chances(counts: Tensor, sigma: float) -> np.ndarray:
     r"""How likely each class wins the noisy vote.
 
     $\Pr[M = j] = \int \varphi(z) \prod_{i \ne j} \Phi\left(\frac{n_j - n_i}{\sigma} + z\right) dz$, by the trapezoidal
-    rule, which is right to nine digits for a function as smooth as this one.
+    rule, which is right to nine decimals for a function as smooth as this one.
 
     Args:
         counts: votes `(N, K)`.
@@ -426,7 +426,7 @@ def verdict(found: Ballot, teachers: int, image: int, sigma: float, draw: int, q
     outcome = "leaves it so" if seen.told == seen.winner else f"makes {seen.told} win"
     return (
         f"{found.dataset}: {won}, {lead}; draw {draw} of the noise {outcome}. Noise of sigma {sigma:g} makes "
-        f"another class win with a probability of {percent(seen.changes)} (an integral, right to nine digits). "
+        f"another class win with a probability of {percent(seen.changes)} (an integral, right to nine decimals). "
         f"{in_answers(queries).capitalize()} {'spends' if queries == 1 else 'spend'} epsilon "
         f"{number(told.promise.epsilon)} at delta {DELTA:g}, {SENTENCES[told.promise.adjacency]}, "
         f"whatever the votes; on average the noise changes {told.changed:.1f} of them, and {told.right:.1f} are right, "

@@ -186,7 +186,7 @@ def test_controls_redraw():
         explorer.controls[name].value = value
         now = explorer.png, explorer.alt, explorer.caption
         assert all(new != old for new, old in zip(now, before, strict=True))
-    assert explorer.caption == verdict(ballot("digits"), 100, 5, 20.0, 4, 200)
+    assert explorer.caption == verdict(ballot("digits"), 100, 2, 20.0, 4, 200)
     assert 'role="alert"' not in explorer.children[2].value
 
 
