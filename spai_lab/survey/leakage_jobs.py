@@ -31,6 +31,7 @@ NOISE = (1e-4, 1e-3, 1e-2, 1e-1)
 PRUNED = (0.2, 0.5, 0.8, 0.95)
 LOCAL = (2, 5, 20)
 LOCAL_RATE = 0.1
+PRIOR = 4.0  # weight of the total variation, by the variance of the noise; chosen on other images and another network
 LEARNED = 1000  # images on which a network is trained first, where it is
 
 Defense = Callable[[nn.Module, Tensor, Tensor, float, torch.Generator], Gradients]
@@ -65,7 +66,7 @@ class Leak:
         batch: inputs of a gradient.
         defense: one of `DEFENSES`.
         strength: of the defense: deviation of the noise, share that is pruned, local steps; 0 for none.
-        adaptive: whether the attacker knows of the pruning, or of the local steps.
+        adaptive: whether the attacker knows of the defense, and searches accordingly.
         epochs: of training before the gradient is shared; 0 for a network as it was drawn.
     """
 
@@ -95,8 +96,10 @@ class Leak:
             right = counted(accuracy_rate(model.eval(), *data.sample(500, seed=seed)))
         x, y = x.unflatten(0, (-1, self.batch)), y.view(-1, self.batch)
         sent = DEFENSES[self.defense](model, x, y, self.strength, generator)
-        knows = {}
-        if self.adaptive:
+        knows, labels = {}, self.labels
+        if self.adaptive and self.defense == "noise":
+            knows, labels = {"prior": PRIOR * self.strength**2}, leaked_labels(sent, positive=True)[:, None]
+        elif self.adaptive:
             knows = {"pruned": True} if self.defense == "pruning" else {"local": (int(self.strength), LOCAL_RATE)}
         leaked = gradient_leakage(
             model,
@@ -104,7 +107,7 @@ class Leak:
             **knows,
             shape=x.shape[2:],
             batch=self.batch,
-            labels=self.labels,
+            labels=labels,
             steps=STEPS,
             generator=generator,
             progress=False,
@@ -157,6 +160,7 @@ def leakage_jobs(name: str) -> tuple[Leak | LabelsLeak, ...]:
         *(Leak(name, "analytic", 1, "noise", sigma) for sigma in NOISE),
         *(Leak(name, "analytic", 1, "pruning", share) for share in PRUNED),
         *(Leak(name, "analytic", 1, "local steps", float(steps)) for steps in LOCAL),
+        *(Leak(name, "analytic", 1, "noise", sigma, adaptive=True) for sigma in NOISE),
         *(Leak(name, "analytic", 1, "pruning", share, adaptive=True) for share in PRUNED),
         *(Leak(name, "analytic", 1, "local steps", float(steps), adaptive=True) for steps in LOCAL[:2]),
         *(Leak(name, "analytic", epochs=epochs) for epochs in (1, 10)),

@@ -40,7 +40,7 @@ from spai_lab.privacy.private_language import train_private_language_model
 from spai_lab.privacy.shadows import train_private_shadows
 from spai_lab.query import Query
 from spai_lab.survey.defense_models import seeded
-from spai_lab.survey.leakage_jobs import INPUTS, RECOGNIZED, pictures
+from spai_lab.survey.leakage_jobs import INPUTS, PRIOR, RECOGNIZED, pictures
 from spai_lab.survey.leakage_jobs import STEPS as LEAK_STEPS
 from spai_lab.survey.membership_jobs import ATTACKS, Population, told
 from spai_lab.survey.secrets_jobs import CANARY, LINES, secret_text
@@ -56,7 +56,6 @@ TOLD = ("loss", "LiRA, offline", "LiRA, online")
 STRICT = 0.01  # false positives that an attacker who rehearses aims at
 
 NOISE = (0.0, 0.001, 0.003, 0.01, 0.1, 1.0)
-PRIOR = 4.0  # weight of the total variation, by the variance of the noise
 
 WORDS = (None, 8.0, 2.0)  # budgets of the language models
 INSERTIONS = {1: 3, 4: 2}  # how often a secret is planted, and how many trainings

@@ -141,12 +141,12 @@ def test_noise_and_batches_close_the_leak(name):
     measured = load_measurement(f"leakage_{name}")
     single = Rate(*leak_rows(measured, labels="optimized", batch=1)[0]["recognized"])
     assert Rate(*leak_rows(measured, labels="optimized", batch=8)[0]["recognized"]).value < single.value
-    noisy = {row["strength"]: row["recognized"][0] for row in leak_rows(measured, defense="noise")}
+    noisy = {row["strength"]: row["recognized"][0] for row in leak_rows(measured, defense="noise", adaptive=True)}
     assert noisy[0.1] < noisy[0.0001]
 
 
 @pytest.mark.parametrize("name", IMAGES)
-@pytest.mark.parametrize(("defense", "strength"), [("local steps", 5), ("pruning", 0.5)])
+@pytest.mark.parametrize(("defense", "strength"), [("noise", 0.1), ("local steps", 5), ("pruning", 0.5)])
 def test_who_knows_what_was_done_to_the_update_reads_more(name, defense, strength):
     rows = leak_rows(load_measurement(f"leakage_{name}"), defense=defense, strength=strength)
     unaware, aware = (
