@@ -4,7 +4,7 @@ A ciphertext $(c_0, c_1)$ hides m: $c_0 + c_1 s = m + e$ modulo $Q = q_0 \cdots 
 has a third one, for $s^2$, until `relinearize`, and the scale $\Delta^2$, until `rescale` divides by $q_l$: that costs
 a level, and they run out. Nothing is done behind one's back: scales and levels that do not match are an error that says
 what to do. `print` shows what a ciphertext knows of itself. All that a user needs can be imported from here; rotations
-are in `spai_lab.crypto.ckks_rotations`.
+are in `spai_lab.crypto.ckks_rotations`, products with constants in `spai_lab.crypto.ckks_weights`.
 
 >>> context = ckks_context(64, (30, 28, 28), insecure=True)
 >>> secret = secret_key(context)
@@ -60,6 +60,7 @@ from spai_lab.crypto.ckks_keys import (
 )
 from spai_lab.crypto.ckks_noise import FLOAT, encryption_error, rescaling_error
 from spai_lab.crypto.ckks_rotations import conjugate, rotate, rotate_many, rotate_sum
+from spai_lab.crypto.ckks_weights import multiply_constant
 from spai_lab.crypto.ntt import forward
 from spai_lab.crypto.rns import column, divide_by_last
 
@@ -76,6 +77,7 @@ __all__ = [
     "encrypt",
     "lower",
     "multiply",
+    "multiply_constant",
     "multiply_plain",
     "negate",
     "public_key",

@@ -82,4 +82,5 @@ def test_memory_that_is_touched_is_seen():
         time.sleep(0.1)  # long enough for the watching thread to have its turn on a busy machine
         return touched
 
-    assert 48 * 2**20 < peak_growth(run) < 200 * 2**20
+    growth = max(peak_growth(run) for _ in range(3))  # what others free in the meantime only lowers it
+    assert 48 * 2**20 < growth < 200 * 2**20

@@ -103,13 +103,15 @@ def digits():
 
 @pytest.mark.parametrize("labels", ["optimized", "analytic"])
 def test_digits_come_out_of_their_gradients(digits, labels):
-    model, x, y = digits
+    """Of 104 DLG searches on digits 64 came out: then fewer than 4 of 24 do once in a million."""
+    model, data = digits[0], load("digits")
+    x, y = data.x_train[:24, None], data.y_train[:24, None]
     sent = shared_gradients(model, x, y)
     settings = {"shape": x.shape[2:], "labels": labels, "steps": 200, "generator": seeded(5), "progress": False}
     leaked = gradient_leakage(model, sent, **settings, snapshots=4)
     near, right = matched(leaked, x, y)
     assert right.all() if labels == "analytic" else right.sum() >= 4
-    assert (near > 20).sum() >= 3
+    assert (near > 20).sum() >= 4
     assert leaked.path.shape == (4, *leaked.x.shape) and torch.equal(leaked.path[-1], leaked.x)
     assert leaked.x.min() >= 0 and leaked.x.max() <= 1
     start = gradient_leakage(model, sent, **settings | {"steps": 1, "generator": seeded(5)})
