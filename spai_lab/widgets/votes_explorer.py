@@ -445,7 +445,7 @@ def describe(found: Ballot, teachers: int, image: int, sigma: float, draw: int, 
     return (
         f"Public image {image}, a {found.label(image)}, and the votes of {teachers} teachers as bars: {counted}. Draw "
         f"{draw} of noise with sigma {sigma:g} lifts or lowers each; then {seen.told} wins. Below, how likely each "
-        f"class wins: {likely}. Beside it epsilon against sigma for {in_answers(queries)}: falling curves, promised "
+        f"class wins: {likely}. Beside it epsilon against sigma for {in_answers(queries)}: two curves, promised "
         f"{number(told.promise.epsilon)}, for these votes {number(told.these.epsilon)}."
     )
 

@@ -170,7 +170,7 @@ ODD_BATCHES = {
     "reordered": (lambda clip, size: (torch.tensor([[1.0], [2.0]]), torch.tensor([[2.0], [9.0], [1.0]])), "this order"),
     "too little": (
         lambda clip, size: (torch.tensor([[clip, 0]]), torch.tensor([[clip, 0], [9 * clip, 5 * clip]])),
-        "clips apart; more than 1 is asked",
+        "times the clip apart; more than 1 is asked",
     ),
     "whatever the clip": (
         lambda clip, size: (torch.tensor([[1.0]]), torch.tensor([[1.0], [-3.0]])),

@@ -63,7 +63,7 @@ def opens_a_microbatch(clip, size):
 
 
 def stays_short(clip, size):
-    """No mean in its batches is longer than the clip, so that nothing is clipped; a gradient may have any length."""
+    """No mean is longer than the clip, and the sums lie no farther apart; a single gradient may be longer: take one."""
     return torch.full((1, 1), clip / 2), torch.tensor([[clip / 2], [-clip]])
 
 
@@ -164,7 +164,7 @@ def why_not(result: np.ndarray, clip, size) -> str:
     given = f"For `clip = {clip:g}, size = {size}`"
     if result > RIGHT:
         return f"{given}: {sentence(KINDS[round(float(result) - RIGHT - 1)])}"
-    return f"{given} the sums of its two batches lie {-result:.4g} clips apart; more than 1 is asked."
+    return f"{given} the sums of its two batches lie {-result:.4g} times the clip apart; more than 1 is asked."
 
 
 CODE = textwrap.indent(inspect.getsource(sum_of_microbatches).strip(), " " * 8).strip()

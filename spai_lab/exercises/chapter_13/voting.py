@@ -235,8 +235,10 @@ def what_it_costs(result: np.ndarray, votes, y, epsilon, delta_dp) -> str:
         return f"{given} its sigma is {noise * least:.4g}; {least:.4g} keeps the budget, and less noise labels better."
     if noise > 0:
         spent = spent_on(votes[max(votes)], noise * least, delta_dp)
-        broken = f"That spends {spent:.6g}: the budget is broken, {least:.6g} keeps it."
-        return f"{given} its sigma is {noise * least:.4g}. {broken}"
+        return (
+            f"{given} its sigma is {noise * least:.4g}. That spends {spent:.6g}: the budget is broken, {least:.6g} "
+            "keeps it, whatever the votes are. (`data_dependent=True` gives a smaller epsilon, for these votes alone.)"
+        )
     right, best = (expected_right(votes[count], y, least) for count in (teachers, best_count(votes, y, least)))
     return (
         f"{given} it takes {teachers} teachers. With the noise that the budget asks for {right:.1f} of {len(y)} labels "
@@ -251,10 +253,11 @@ teachers = Exercise(
         somebody rehearses with public data like the private ones: cuts them into 5, 20, 60, 160 or 320 parts, trains a
         teacher on each, and lets them vote on images whose labels are known. Later, on private data, each of $N$
         answers will be the winner of the noisy votes, $\arg\max_k \{n_k + \mathcal{N}(0, \sigma^2)\}$, and all of them
-        together must be $(\epsilon, \delta)$-private, whatever the votes are.
+        together must be $(\epsilon, \delta)$-private, whatever the votes are. The epsilon of an answer for each row of
+        `counts` is `gnmax_guarantee(counts, sigma=sigma, delta_dp=delta_dp).epsilon`.
 
         Write `my_teachers(votes, y, epsilon, delta_dp)`. It returns a number of teachers and $\sigma$: the least noise
-        (to 1/50) that keeps the budget by `gnmax_guarantee`, and the number of teachers with which, under that noise,
+        that keeps the budget, or up to 1/50 more, and the number of teachers with which, under that noise,
         the most answers are right on average.
     """,
     solution=my_teachers,
