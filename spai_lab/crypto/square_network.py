@@ -15,19 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from spai_lab.checks import check_count, check_images, check_number, describe
+from spai_lab.crypto.polynomials import SQUARE, PolynomialActivation
 from spai_lab.models import Shape, check_shape, initialized
 from spai_lab.training.loop import fit
-
-
-class Square(nn.Module):
-    r"""The activation $h \mapsto h^2$.
-
-    >>> Square()(torch.tensor([-2.0, 3.0]))
-    tensor([4., 9.])
-    """
-
-    def forward(self, h: Tensor) -> Tensor:
-        return h * h
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +79,7 @@ def square_network(
     check_shape(shape, classes)
     check_count("hidden", hidden)
     with torch.device("meta"):
-        layers = [nn.Flatten(), nn.Linear(math.prod(shape), hidden), Square(), nn.Linear(hidden, classes)]
+        layers = [nn.Flatten(), nn.Linear(math.prod(shape), hidden), PolynomialActivation(), nn.Linear(hidden, classes)]
     return initialized(layers, generator)
 
 
@@ -127,7 +117,7 @@ def weights_of(model: nn.Module) -> SquareWeights:
     """The weights of a `square_network`, to be encoded.
 
     Args:
-        model: Flatten, Linear, Square, Linear, in sequence.
+        model: Flatten, Linear, the square as a PolynomialActivation, Linear, in sequence.
     Returns:
         copies in float64.
     Raises:
@@ -138,8 +128,12 @@ def weights_of(model: nn.Module) -> SquareWeights:
     """
     layers = list(model) if isinstance(model, nn.Sequential) else [model]
     kinds = [type(layer).__name__ for layer in layers]
-    if kinds != ["Flatten", "Linear", "Square", "Linear"]:
-        raise ValueError(f"model has the layers {', '.join(kinds)}; accepted: Flatten, Linear, Square, Linear")
+    if kinds != ["Flatten", "Linear", "PolynomialActivation", "Linear"]:
+        raise ValueError(
+            f"model has the layers {', '.join(kinds)}; accepted: Flatten, Linear, PolynomialActivation, Linear"
+        )
+    if layers[2].coefficients != SQUARE:
+        raise ValueError(f"model has the activation {layers[2]}; accepted: the square")
     first, second = layers[1], layers[3]
     if first.bias is None or second.bias is None:
         raise ValueError("model has a layer without a bias; accepted: Linear layers with one, of zeros if need be")

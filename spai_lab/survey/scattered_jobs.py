@@ -139,7 +139,7 @@ class ScatteredPate:
                 }
             )
         return {
-            **stated(gnmax_guarantee(counts[:queries], sigma=sigma, delta_dp=DELTA)),
+            **stated(gnmax_guarantee(tried[:queries], sigma=sigma, delta_dp=DELTA)),  # whatever the votes are
             "sigma": round(sigma, 2),
             "queries": queries,
             "public": len(public),

@@ -36,6 +36,7 @@ from spai_lab.crypto.encrypted_mlp import (
     encrypt_image,
     encrypted_logits,
 )
+from spai_lab.crypto.polynomials import PolynomialActivation
 from spai_lab.crypto.square_network import (
     SquareWeights,
     hidden_values,
@@ -333,6 +334,11 @@ def test_bad_arguments_are_refused(toy):
         "have the shapes": lambda: replace(w, b1=w.b2),
         "model has the layers Flatten, Linear, ReLU": lambda: weights_of(
             torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+        ),
+        "model has the activation PolynomialActivation": lambda: weights_of(
+            torch.nn.Sequential(
+                torch.nn.Flatten(), torch.nn.Linear(4, 2), PolynomialActivation((0.1, 0.5, 0.4)), torch.nn.Linear(2, 2)
+            )
         ),
         "model has the layers Linear": lambda: weights_of(torch.nn.Linear(4, 4)),
         "hidden is 0": lambda: square_network(hidden=0),
