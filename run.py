@@ -30,6 +30,9 @@ STAGES = {
     "lab": [["-e", ".[lab]"]],
     "test": [["-e", ".[lab,test,oracles]"], ["--no-deps", "torchattacks"]],
 }
+WHERE_POSSIBLE = {
+    "lab": {"TenSEAL": ["--only-binary", "tenseal", "-e", ".[he]"]},  # chapter 14 does without where no wheel exists
+}
 # JupyterLab asks no news server, and no pop-up covers the first chapter.
 QUIET_SETTINGS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
 
@@ -212,6 +215,9 @@ def ensure(
                 "pip could not install everything; its message above says why, README.md, Troubleshooting, what helps. "
                 "What arrived stays: start again to go on."
             )
+    for name, arguments in WHERE_POSSIBLE.get(stage, {}).items():
+        if call([*pip_install(python), *arguments]) != 0:
+            tell(f"{name} has no wheel here, or none that can be reached: chapters say what they do without.")
     write_stamp(venv, {"key": key, "build": build, "stages": [*done, stage]})
     return python
 

@@ -62,8 +62,21 @@ def ensure(run, project):
 def test_lab_installs_torch_first_and_then_the_project(ensure):
     pip = Pip()
     ensure("lab", pip)
-    assert pip.installed() == [["torch"], ["-e", ".[lab]"]]
+    assert pip.installed()[:2] == [["torch"], ["-e", ".[lab]"]]
     assert pip.commands[0][1:3] == ["-m", "venv"]
+
+
+def test_lab_tries_a_wheel_of_tenseal_and_does_without_where_there_is_none(ensure, project, capsys):
+    pip = Pip()
+    ensure("lab", pip)
+    assert pip.installed()[2:] == [["--only-binary", "tenseal", "-e", ".[he]"]]
+    assert "TenSEAL" not in capsys.readouterr().out
+    (project / "constraints.txt").write_text("changed", encoding="utf-8")
+    ensure("lab", Pip(fails=["--only-binary"]))
+    assert "TenSEAL has no wheel" in capsys.readouterr().out
+    again = Pip()
+    ensure("lab", again)
+    assert again.commands == []
 
 
 def test_a_second_start_runs_no_command(ensure):
