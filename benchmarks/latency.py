@@ -10,6 +10,7 @@ from spai_lab.widgets import (
     cleaning_explorer,
     clipping_explorer,
     copying_explorer,
+    degree_explorer,
     detection_explorer,
     distillation_explorer,
     eps_units,
@@ -22,7 +23,10 @@ from spai_lab.widgets import (
     moons_explorer,
     noise_explorer,
     poison_explorer,
+    precision_explorer,
     robust_boundary,
+    rotation_explorer,
+    sides_explorer,
     smoothing_explorer,
     trigger_painter,
     tuning_explorer,
@@ -62,6 +66,10 @@ def main(quick: bool = False) -> None:
         "clipping": clipping_explorer("digits"),
         "tuning": tuning_explorer("digits"),
         "votes": votes_explorer("digits"),
+        "precision": precision_explorer(),
+        "degree": degree_explorer(),
+        "rotation": rotation_explorer(),
+        "sides": sides_explorer(),
     }
     print(f"slider to picture, in milliseconds (target: {TARGET} at the 95th percentile)")
     print(f"{'explorable':18}{'slider':18}{'moves':>7}{'median':>9}{'95th percentile':>18}")

@@ -217,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
             "protected",
             "scattered",
             "tuning",
+            "encrypted",
         ],
         help="what to measure",
     )

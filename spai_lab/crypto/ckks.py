@@ -108,7 +108,7 @@ def encrypt(key: PublicKey, plaintext: Plaintext) -> Ciphertext:
         the ciphertext, at the plaintext's level.
     Raises:
         ValueError: names the argument.
-    Reference: Cheon et al. 2018, IACR 2018/931, but for the division.
+    Reference: Cheon et al. 2016, IACR 2016/421; Cheon et al. 2018, IACR 2018/931, but for the division.
     """
     check_type("key", key, PublicKey)
     context = plaintext_of("plaintext", plaintext, key.context).context
@@ -196,7 +196,7 @@ def multiply(x: Ciphertext, y: Ciphertext) -> Ciphertext:
         three parts; `relinearize` makes them two, `rescale` brings the scale back.
     Raises:
         ValueError: names what does not match, or says that the modulus has no room for the product.
-    Reference: Cheon et al. 2018, IACR 2018/931.
+    Reference: Cheon et al. 2016, IACR 2016/421; Cheon et al. 2018, IACR 2018/931.
     """
     check_same("y", x, y)
     check_two_parts("x", x)
@@ -222,7 +222,7 @@ def relinearize(x: Ciphertext, key: RelinearizationKey) -> Ciphertext:
         two parts, the same numbers.
     Raises:
         ValueError: names the argument.
-    Reference: Cheon et al. 2018, IACR 2018/931.
+    Reference: Cheon et al. 2016, IACR 2016/421; Cheon et al. 2018, IACR 2018/931.
     """
     check_type("key", key, RelinearizationKey)
     check_keys("key", key, x)

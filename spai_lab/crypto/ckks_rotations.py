@@ -35,7 +35,7 @@ def rotate(x: Ciphertext, steps: int, keys: RotationKeys) -> Ciphertext:
         the rotated vector, at the same level and scale.
     Raises:
         ValueError: names the argument; for a missing key it says which there are.
-    Reference: Cheon et al. 2018, IACR 2018/931.
+    Reference: Cheon et al. 2016, IACR 2016/421; Cheon et al. 2018, IACR 2018/931.
     """
     return rotate_many(x, (steps,), keys)[0]
 

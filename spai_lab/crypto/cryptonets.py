@@ -67,7 +67,7 @@ def cryptonet(
     classes: int = 10,
     *,
     maps: int = 5,
-    units: int = 100,
+    units: int | None = 100,
     coefficients: Coefficients = SQUARE,
     interval: float = 4.0,
     generator: torch.Generator | None = None,
@@ -78,7 +78,7 @@ def cryptonet(
         shape: `(C, H, W)` of an input, at least 5 x 5.
         classes: number of classes K, at least 2.
         maps: feature maps of the convolution.
-        units: of the hidden linear layer.
+        units: of the hidden linear layer; None leaves it out, as LoLa's small network does.
         coefficients: of the activation, the square if left out.
         interval: a, above 0: activations are meant to read numbers from -a to a.
         generator: draws the first weights; None draws a fresh one.
@@ -86,7 +86,8 @@ def cryptonet(
         `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
     Raises:
         ValueError: names the argument.
-    Reference: Gilad-Bachrach et al. 2016, "CryptoNets", the network that it predicts with.
+    Reference: Gilad-Bachrach et al. 2016, "CryptoNets", the network that it predicts with; Brutzkus et al. 2018, arXiv
+        1812.10659 (LoLa), for the small one.
     Simplified: no padding, and no sigmoid at the end, which does not change the class.
 
     >>> sum(p.numel() for p in cryptonet().parameters())
@@ -94,14 +95,16 @@ def cryptonet(
     """
     check_shape(shape, classes, smallest=KERNEL)
     check_count("maps", maps)
-    check_count("units", units)
+    if units is not None:
+        check_count("units", units)
     rows, columns = ((side - KERNEL) // STRIDE + 1 for side in shape[1:])
     with torch.device("meta"):
-        layers = [
-            *[Normalize(), nn.Conv2d(shape[0], maps, KERNEL, stride=STRIDE)],
-            *[PolynomialActivation(coefficients, interval), nn.Flatten(), nn.Linear(maps * rows * columns, units)],
-            *[PolynomialActivation(coefficients, interval), nn.Linear(units, classes)],
-        ]
+        layers = [Normalize(), nn.Conv2d(shape[0], maps, KERNEL, stride=STRIDE)]
+        layers += [PolynomialActivation(coefficients, interval), nn.Flatten()]
+        width = maps * rows * columns
+        if units is not None:
+            layers += [nn.Linear(width, units), PolynomialActivation(coefficients, interval)]
+        layers.append(nn.Linear(units or width, classes))
     return initialized(layers, generator)
 
 

@@ -4,7 +4,7 @@ One `CKKSVector` a pixel, one image a slot. The library rescales after every pro
 every square, and so spends a level on each of the five steps. It checks neither sizes nor precision: a chain that is
 too short, or logits beyond the last prime, are numbers without meaning, which only plain logits tell from right ones.
 
-TenSEAL is imported where it is used, since it is an extra.
+TenSEAL is an extra; without it, each function says how to get it.
 
 Reference: Benaissa et al. 2021, "TenSEAL", arXiv 2104.03152. Survey: private AI, homomorphic encryption.
 """
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spai_lab.checks import describe
 from spai_lab.crypto.cryptonets import Layer
+from spai_lab.crypto.tenseal_library import check_secure, tenseal
 
 BITS = (38, 28, 28, 28, 28, 28, 38)  # 216 of the 218 that are secure with N = 8,192
 DEGREE = 8192
@@ -29,9 +30,9 @@ def tenseal_context() -> Any:  # TenSEAL has no types
     Raises:
         ModuleNotFoundError: TenSEAL is not installed.
     """
-    import tenseal
-
-    context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, DEGREE, coeff_mod_bit_sizes=list(BITS))
+    library = tenseal()
+    context = library.context(library.SCHEME_TYPE.CKKS, DEGREE, coeff_mod_bit_sizes=list(BITS))
+    check_secure(context)
     context.global_scale = SCALE
     context.generate_relin_keys()
     return context
@@ -48,12 +49,11 @@ def tenseal_encrypt(context: Any, x: Tensor | np.ndarray) -> list[Any]:
     Raises:
         ValueError: names the argument.
     """
-    import tenseal
-
+    vector = tenseal().ckks_vector
     pixels = np.asarray(x, dtype=np.float64)
     if pixels.ndim < 2 or not 1 <= len(pixels) <= DEGREE // 2:
         raise ValueError(f"x has the shape {pixels.shape}; accepted: (B, C, H, W), B from 1 to {DEGREE // 2:,}")
-    return [tenseal.ckks_vector(context, column.tolist()) for column in pixels.reshape(len(pixels), -1).T]
+    return [vector(context, column.tolist()) for column in pixels.reshape(len(pixels), -1).T]
 
 
 def tenseal_logits(layers: Sequence[Layer], pixels: Sequence[Any]) -> list[Any]:

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spai_lab.checks import check_images, describe
+from spai_lab.checks import check_images, check_number, describe
 from spai_lab.crypto.ckks import (
     Ciphertext,
     add_plain,
@@ -126,7 +126,11 @@ class EncodedNetwork:
 
 
 def encode_network(
-    context: Context, weights: SquareWeights, *, limits: Tensor | Sequence[float] | None = None
+    context: Context,
+    weights: SquareWeights,
+    *,
+    limits: Tensor | Sequence[float] | None = None,
+    scale: float | None = None,
 ) -> EncodedNetwork:
     r"""Lay the weights out as `encrypted_logits` needs them, each at the level and the scale at which it is used.
 
@@ -140,6 +144,8 @@ def encode_network(
             They are public constants that both parties agree on beforehand, since bounds and scale follow from them.
             An image that exceeds them is not noticed, by the server least of all: its logits stay right while they fit
             the room, but the bound is no longer theirs; beyond, they wrap around the modulus and are any numbers.
+        scale: of the second matrix. None takes the finest there is room for, which depends on the weights and tells
+            the client so; one that was agreed on beforehand tells nothing (`spai_lab.crypto.inference_terms`).
     Returns:
         the encoded network; it stays with the server.
     Raises:
@@ -157,7 +163,9 @@ def encode_network(
     q1, q2 = context.primes[top], context.primes[top - 1]
     square_scale = context.scale**2 / q2
     logits = (np.abs(W2) * limits**2).sum(0).mean() + np.abs(b2).mean()
-    scale = finest_scale(context, top - 2, square_scale, float(logits))
+    finest = finest_scale(context, top - 2, square_scale, float(logits))
+    scale = finest if scale is None else scale
+    check_number("scale", scale, low=1, high=finest)
     return EncodedNetwork(
         layout,
         encode_known(context, W1.ravel(), scale=float(q1), level=top),
@@ -200,7 +208,7 @@ def encrypted_logits(
         the logits, $z_c$ in slot c, and again every B slots; 0 elsewhere.
     Raises:
         ValueError: names the argument, before anything is computed.
-    Reference: module docstring.
+    Reference: Brutzkus et al. 2018, arXiv 1812.10659 (LoLa), and others that the module names.
     Survey: private AI, cryptography, homomorphic encryption.
     Simplified: rotations of the first layer come before its rescaling, which costs a fifth more time than after it,
         and keeps three more bits.
@@ -217,6 +225,13 @@ def encrypted_logits(
     >>> bool(((logits - square_logits(weights, x[None])[0]).abs() < bound).all()), z.level
     (True, 1)
     """
+    return encrypted_stages(network, x, relinearization, rotations)["logits"]
+
+
+def encrypted_stages(
+    network: EncodedNetwork, x: Ciphertext, relinearization: RelinearizationKey, rotations: RotationKeys
+) -> dict[str, Ciphertext]:
+    """What `encrypted_logits` computes on its way: "first", the hidden values; "square"; "logits"."""
     check_type("network", network, EncodedNetwork)
     check_server(network, x, relinearization, rotations)
     h = multiply_plain(x, network.W1)
@@ -228,7 +243,7 @@ def encrypted_logits(
     z = multiply_plain(square, network.W2)
     for steps in network.layout.rows:
         z = rotate_sum(z, steps, rotations)
-    return add_plain(z, network.b2)
+    return {"first": h, "square": square, "logits": add_plain(z, network.b2)}
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------

@@ -196,6 +196,26 @@ class PolynomialActivation(nn.Module):
         return f"{self.coefficients}, interval={self.interval:g}"
 
 
+def with_activation(model: nn.Sequential, activation: nn.Module) -> nn.Sequential:
+    """The same layers, which share their weights with the model, and another activation in place of each of its own.
+
+    Args:
+        model: layers in sequence, with `PolynomialActivation` or `nn.ReLU` between them.
+        activation: what stands there instead.
+    Returns:
+        `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
+    Raises:
+        ValueError: there is no activation to replace.
+
+    >>> with_activation(nn.Sequential(nn.Linear(2, 1), nn.ReLU()), PolynomialActivation())[1]
+    PolynomialActivation((0.0, 0.0, 1.0), interval=4)
+    """
+    changes = [isinstance(layer, nn.ReLU | PolynomialActivation) for layer in model]
+    if not any(changes):
+        raise ValueError("model has no ReLU and no polynomial; accepted: layers with an activation between them")
+    return nn.Sequential(*(activation if change else layer for layer, change in zip(model, changes, strict=True)))
+
+
 def with_activations(model: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The logits, and what each polynomial activation reads, in order.
 

@@ -18,6 +18,7 @@ from spai_lab.exercises import (
     chapter_11,
     chapter_12,
     chapter_13,
+    chapter_14,
 )
 from spai_lab.exercises.exercise import Exercise, Feedback, judge
 from spai_lab.widgets.shown import Shown
@@ -28,7 +29,7 @@ __all__ = ["EXERCISES", "check", "hint", "solution", "stub", "task"]
 CHAPTERS = (
     *(chapter_01, chapter_02, chapter_03, chapter_04, chapter_05),
     *(chapter_06, chapter_07, chapter_08, chapter_09, chapter_10),
-    *(chapter_11, chapter_12, chapter_13),
+    *(chapter_11, chapter_12, chapter_13, chapter_14),
 )
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES}
 

@@ -6,6 +6,14 @@ from pathlib import Path
 from spai_lab.metrics import Rate
 from spai_lab.survey.audit_jobs import audit_jobs
 from spai_lab.survey.backdoors import Measured
+from spai_lab.survey.encrypted_jobs import encrypted_jobs
+from spai_lab.survey.encrypted_tables import (
+    activation_table,
+    answers_table,
+    costs_table,
+    encrypted_compared,
+    paillier_table,
+)
 from spai_lab.survey.extraction_jobs import extraction_jobs
 from spai_lab.survey.inversion_jobs import inversion_jobs
 from spai_lab.survey.leakage_jobs import STEPS, leakage_jobs
@@ -52,6 +60,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Sequence[Job]], tuple[str, ...]]] = {
     "audit": (audit_jobs, ("digits",)),
     "protected": (protected_jobs, ("digits", "mnist")),
     "tuning": (tuning_jobs, ("digits", "mnist")),
+    "encrypted": (encrypted_jobs, ("digits", "mnist")),
 }
 
 
@@ -114,6 +123,7 @@ def besides() -> Iterator[tuple[str, Rate | Measured, str, str]]:
     for row in kept_rows("leakage_mnist", "labels"):
         yield "leakage-idlg", Rate(*row["labels_found"]), "sigmoid network, untrained", "other strides"
     yield from private_compared()
+    yield from encrypted_compared()
 
 
 def kept_rows(name: str, kind: str) -> list[dict]:
@@ -153,6 +163,12 @@ def tables(family: str, measurement: dict) -> dict[str, list[tuple[str, ...]]]:
             "training, epsilon, accuracies, members found, at most, balanced, at most": protected_members_table,
             "noise, epsilon, attack, what it knows, recognized, labels, likeness": protected_leak_table,
             "epsilon of a line, insertions, exposures, at most, bits a character": protected_words_table,
+        },
+        "encrypted": {
+            "way, network, accuracy in the clear, encrypted, classes as plain, largest error, bound": answers_table,
+            "way, network, encrypt, compute, an image, decrypt, there, back, keys, memory, levels": costs_table,
+            "images, accuracy, exact, encrypt, compute, decrypt, up, back": paillier_table,
+            "activation, accuracy, products in sequence, largest numbers read": activation_table,
         },
         "tuning": {
             "lot, noise, C, learning rate, epsilon, accuracy on the validation part, gradients clipped": tuning_table,

@@ -7,6 +7,7 @@ from spai_lab.widgets.cleaning_explorer import cleaning_explorer
 from spai_lab.widgets.clipping_explorer import clipping_explorer
 from spai_lab.widgets.copying_explorer import copying_explorer
 from spai_lab.widgets.cw_tradeoff import cw_tradeoff
+from spai_lab.widgets.degree_explorer import degree_explorer
 from spai_lab.widgets.detection_explorer import detection_explorer
 from spai_lab.widgets.distillation_explorer import distillation_explorer
 from spai_lab.widgets.eps_units import eps_units
@@ -15,16 +16,20 @@ from spai_lab.widgets.explorable import Explorable
 from spai_lab.widgets.interval_explorer import interval_explorer
 from spai_lab.widgets.inversion_explorer import inversion_explorer
 from spai_lab.widgets.leakage_explorer import leakage_explorer
+from spai_lab.widgets.levels_explorer import levels_explorer
 from spai_lab.widgets.loss_surface import loss_surface
 from spai_lab.widgets.membership_explorer import membership_explorer
 from spai_lab.widgets.moons_explorer import moons_explorer
 from spai_lab.widgets.noise_explorer import noise_explorer
 from spai_lab.widgets.patch_explorer import patch_explorer
 from spai_lab.widgets.poison_explorer import poison_explorer
+from spai_lab.widgets.precision_explorer import precision_explorer
 from spai_lab.widgets.predict import compare, predict
 from spai_lab.widgets.recompute import Recompute
 from spai_lab.widgets.robust_boundary import robust_boundary
+from spai_lab.widgets.rotation_explorer import rotation_explorer
 from spai_lab.widgets.saliency_explorer import saliency_explorer
+from spai_lab.widgets.sides_explorer import sides_explorer
 from spai_lab.widgets.smoothing_explorer import smoothing_explorer
 from spai_lab.widgets.source import show_source
 from spai_lab.widgets.trigger_painter import trigger_painter
@@ -44,6 +49,7 @@ __all__ = [
     "copying_explorer",
     "cw_tradeoff",
     "deepfool_walk",
+    "degree_explorer",
     "detection_explorer",
     "distillation_explorer",
     "eps_units",
@@ -51,16 +57,20 @@ __all__ = [
     "interval_explorer",
     "inversion_explorer",
     "leakage_explorer",
+    "levels_explorer",
     "loss_surface",
     "membership_explorer",
     "moons_explorer",
     "noise_explorer",
     "patch_explorer",
     "poison_explorer",
+    "precision_explorer",
     "predict",
     "robust_boundary",
+    "rotation_explorer",
     "saliency_explorer",
     "show_source",
+    "sides_explorer",
     "smoothing_explorer",
     "trigger_painter",
     "tuning_explorer",

@@ -38,6 +38,10 @@ EXPLORABLES = {
         *("noise_explorer(", "accounting_explorer(", "clipping_explorer("),
         *("tuning_explorer(", "votes_explorer("),
     ),
+    "14_homomorphic_encryption": (
+        *("precision_explorer(", "levels_explorer(", "rotation_explorer("),
+        *("degree_explorer(", "sides_explorer("),
+    ),
 }
 CHAPTER_OF = {call: chapter for chapter, calls in EXPLORABLES.items() for call in calls}
 FORGOT_THE_CLIP = """\
@@ -175,6 +179,12 @@ def test_the_epsilon_slider_moves_the_picture_its_words_and_the_caption(notebook
         ("votes_explorer(", "teachers", 2, "the votes of {} teachers "),
         ("votes_explorer(", "noise", 4, "of noise with sigma {} lifts"),
         ("votes_explorer(", "draw again", 3, "Draw {} of noise "),
+        ("precision_explorer(", "scale", 2, "At {}, after encrypt"),
+        ("degree_explorer(", "degree N", 1, "Marked: N = {}, "),
+        ("rotation_explorer(", "turn by", 3, "Turned left by {}: "),
+        ("rotation_explorer(", "sums", 2, "and after {} of 4 rotations "),
+        ("sides_explorer(", "stage", 2, "Right, the server, {}: "),
+        ("sides_explorer(", "encryption", 3, " and of encryption {} as two "),
     ],
 )
 def test_a_slider_moves_the_picture_its_words_and_the_caption(live, call, name, presses, words):

@@ -1,11 +1,8 @@
 """Bytes of CKKS: what is sent comes back, by a layout that is spelled out here again; anything else is an error."""
 
 import hashlib
-import json
 import pickle
 import struct
-import subprocess
-import sys
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
@@ -52,6 +49,7 @@ from spai_lab.crypto.ckks_messages import (
     rotation_keys_to_bytes,
 )
 from spai_lab.crypto.parties import run_parties
+from tests.crypto.mutations import DAMAGES, damaged, in_a_child, put
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTEXT = ckks_context(64, (30, 28), insecure=True)
@@ -70,11 +68,6 @@ TEXT = ciphertext_to_bytes(encrypted())
 HEADER = context_to_bytes(CONTEXT)
 read_text = partial(ciphertext_from_bytes, CONTEXT, key=KEY)
 read_context = partial(context_from_bytes, insecure=True)
-
-
-def put(data, place, value):
-    """The bytes with other ones at a place."""
-    return data[:place] + value + data[place + len(value) :]
 
 
 def refused(words, function, *arguments, **named):
@@ -458,15 +451,13 @@ def test_what_a_client_says_is_not_turned_back_to_it():
 # --- mutations --------------------------------------------------------------------------------------------------------
 
 CHILD = """
-import json, sys, time, traceback, warnings
-from pathlib import Path
 import numpy as np
 from spai_lab.crypto.authenticated import unseal
 from spai_lab.crypto.ckks import decode, decrypt
 from spai_lab.crypto.ckks_keys import SecretKey
 from spai_lab.crypto import ckks_messages as m
 
-folder, key = Path(sys.argv[1]), sys.argv[2]
+key = sys.argv[2]
 context = m.context_from_bytes((folder / "context").read_bytes(), insecure=True)
 secret = SecretKey(context, np.load(folder / "secret.npy", allow_pickle=False), key)
 warnings.simplefilter("error")
@@ -484,75 +475,17 @@ READERS = {
     "rotation": lambda d: m.rotation_keys_to_bytes(m.rotation_keys_from_bytes(context, (d,), key=key))[0],
     "text": number,
 }
-for line in json.loads((folder / "index").read_text()):
-    kind, start, end, counter = line
-    with open(folder / "messages", "rb") as file:
-        file.seek(start)
-        data = file.read(end - start)
-    begin = time.perf_counter()
-    try:
-        if counter is not None:
-            data = unseal(bytes(32), data, sender="client", counter=counter)
-        outcome = ["number", READERS[kind](data) == data]
-    except Exception as error:
-        where = Path(traceback.extract_tb(error.__traceback__)[-1].filename).name
-        outcome = ["error", type(error).__name__, str(error), where]
-    print(json.dumps([time.perf_counter() - begin, *outcome]))
+
+def read(data, kind, counter):
+    if counter is not None:
+        data = unseal(bytes(32), data, sender="client", counter=counter)
+    return READERS[kind](data) == data
+
+for case in cases():
+    report(lambda: read(*case))
 """
 OURS = {"ckks_messages.py", "ckks_headers.py", "ckks_context.py", "authenticated.py"}
-DAMAGES = ("flip", "truncate", "extend", "swap", "lie", "overwrite", "splice")
-
-
-def damaged(random, data, others, damage):
-    """A message with one thing wrong."""
-    place = int(random.integers(min(len(data), 120) if random.integers(2) else len(data)))
-    match damage:
-        case "flip":
-            return put(data, place, bytes([data[place] ^ 1 << int(random.integers(8))]))
-        case "truncate":
-            return data[:place]
-        case "extend":
-            return data + random.bytes(int(random.integers(1, 100)))
-        case "swap":
-            size = int(random.choice([1, 4, 8]))
-            one, two = sorted(int(n) for n in random.integers(0, len(data) - 2 * size, 2))
-            two = max(two, one + size)
-            return put(put(data, one, data[two : two + size]), two, data[one : one + size])
-        case "lie":
-            lengths = {6: "<Q", 46: "<B", HEAD: "<B", HEAD + 1: "<B", HEAD + 10: "<B", 30: "<I"}
-            start = int(random.choice([*lengths]))
-            width = struct.calcsize(lengths[start])
-            values = [0, 1, 3, 2 ** (8 * width) - 1, int.from_bytes(random.bytes(width), "little")]
-            lied = put(data, start, values[int(random.integers(5))].to_bytes(width, "little"))
-            tail = lied + random.bytes(int(random.integers(64)))
-            return put(tail, 6, struct.pack("<Q", len(tail))) if random.integers(2) else lied
-        case "overwrite":
-            return put(
-                data, min(place, len(data) - 8), struct.pack("<d", random.choice([np.nan, np.inf, -1, 0, 1e308]))
-            )
-        case "splice":
-            other = others[int(random.integers(len(others)))]
-            return data[:place] + other[place:]
-    raise AssertionError(damage)
-
-
-def parsed_in_a_child(folder, cases):
-    """What a child process made of each: seconds, then a number or an error."""
-    index, start = [], 0
-    with (folder / "messages").open("wb") as file:
-        for kind, data, counter in cases:
-            file.write(data)
-            index.append([kind, start, start + len(data), counter])
-            start += len(data)
-    (folder / "index").write_text(json.dumps(index))
-    (folder / "context").write_bytes(HEADER)
-    np.save(folder / "secret.npy", SECRET.s, allow_pickle=False)
-    command = [sys.executable, "-c", CHILD, str(folder), KEY]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert child.returncode == 0, child.stderr
-    outcomes = [json.loads(line) for line in child.stdout.splitlines()]
-    assert len(outcomes) == len(cases)
-    return outcomes
+LENGTHS = {6: "<Q", 46: "<B", HEAD: "<B", HEAD + 1: "<B", HEAD + 10: "<B", 30: "<I"}
 
 
 def test_mutated_messages_end_in_an_error_with_the_mac_and_are_read_as_they_are_without(tmp_path):
@@ -575,11 +508,13 @@ def test_mutated_messages_end_in_an_error_with_the_mac_and_are_read_as_they_are_
             cases.append((kind, data, counter))
             origins.append("whole")
             for damage in DAMAGES:
-                made = [damaged(random, data, others, damage) for _ in range(30)]
+                made = [damaged(random, data, others, damage, LENGTHS) for _ in range(30)]
                 made = [wrong for wrong in made if wrong != data]
                 cases += [(kind, wrong, counter) for wrong in made]
                 origins += [damage] * len(made)
-    outcomes = parsed_in_a_child(tmp_path, cases)
+    (tmp_path / "context").write_bytes(HEADER)
+    np.save(tmp_path / "secret.npy", SECRET.s, allow_pickle=False)
+    outcomes = in_a_child(tmp_path, CHILD, [(data, kind, counter) for kind, data, counter in cases], KEY)
     with_mac, without = Counter(), Counter()
     for (kind, _, counter), origin, (seconds, *outcome) in zip(cases, origins, outcomes, strict=True):
         assert seconds < 5

@@ -5,9 +5,8 @@ compares rates of success has a false-alarm rate of 1e-6.
 """
 
 import math
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -37,9 +36,8 @@ from spai_lab.crypto.ckks_noise import ROUNDING, slot_bound
 from spai_lab.crypto.ckks_parties import ckks_client, ckks_server, seen, send_keys, server_keys
 from spai_lab.crypto.ckks_sharing import flood, flooding_cost, flooding_noise, flooding_sigma, inverses, recover_secret
 from spai_lab.crypto.frames import ProtocolError, pack
-from spai_lab.crypto.ntt import inverse
 from spai_lab.crypto.parties import run_parties
-from spai_lab.crypto.rns import centered, column
+from tests.crypto.leaks import secrets_in, state
 
 ALPHA = 1e-6
 VIEW = 10**8
@@ -52,7 +50,6 @@ class Client:
         self.context = ckks_context(degree, bits, **settings)
         self.secret = secret_key(self.context)
         self.keys = server_keys(self.secret, steps=linear_steps(features), relinearize=relinearize)
-        self.coefficients = centered(inverse(self.secret.s[:1], self.context.primes[:1]), self.context.primes[0])[0]
 
     def encrypted(self, values, **settings):
         return encrypt(self.keys.public, encode(self.context, values, **settings))
@@ -140,35 +137,6 @@ def test_packing_and_its_limits(refuses):
 # --- who sees what ----------------------------------------------------------------------------------------------------
 
 
-def spellings(secret, coefficients):
-    """Bytes in which a secret might lie about: rows of s and its coefficients, in several types, in pieces of 16."""
-    primes = column((*secret.context.primes, secret.context.special))
-    rows = [*secret.s, coefficients, -coefficients, *(coefficients % primes), *(-secret.s % primes)]
-    rows += [*centered(secret.s, primes)]
-    for row in rows:
-        for dtype in ("<i8", "<u4", "<i4", "<i2", "<i1", "<f8", "<f4", ">i8", ">u4"):
-            if np.abs(row).max() <= 1 or np.dtype(dtype).itemsize >= 4:
-                for start in range(0, len(row), max(16, len(row) // 4)):
-                    yield row[start : start + 16].astype(dtype).tobytes()
-
-
-def state(thing):
-    """The bytes of all arrays and all text that something holds, as they lie in memory and as they travel."""
-    if is_dataclass(thing):
-        return b"".join(state(getattr(thing, field.name)) for field in fields(thing))
-    if isinstance(thing, list | tuple):
-        return b"".join(map(state, thing))
-    if isinstance(thing, dict | MappingProxyType):
-        return state([*thing.items()])
-    if isinstance(thing, np.ndarray):
-        return thing.tobytes() + (thing.astype("<u4").tobytes() if thing.dtype == np.int64 else b"")
-    return thing if isinstance(thing, bytes) else repr(thing).encode()
-
-
-def secrets_in(data, client):
-    return sum(spelling in data for spelling in spellings(client.secret, client.coefficients))
-
-
 def test_no_secret_is_in_what_the_server_holds_or_received(real):
     held = []
 
@@ -188,14 +156,14 @@ def test_no_secret_is_in_what_the_server_holds_or_received(real):
     assert len(received) == server.bytes_received > 10 * 200_000
     everything = state(held)
     assert len(everything) > 2 * len(received)
-    assert secrets_in(received, real) == secrets_in(everything, real) == 0
-    assert secrets_in(state([*held, real.secret]), real) > 0  # planted: the server has the key
+    assert secrets_in(received, real.secret) == secrets_in(everything, real.secret) == 0
+    assert secrets_in(state([*held, real.secret]), real.secret) > 0  # planted: the server has the key
     leaky = replace(real.keys, public=replace(real.keys.public, key=np.stack([real.keys.public.key[0], real.secret.s])))
     alice, bob = pair(view=VIEW)  # planted: the client sends it
     bob.send("nonce", bytes(32))
     send_keys(AuthenticatedChannel(alice, bytes(32), role="client"), leaky)
     bob.receive("nonce"), bob.receive("sealed")
-    assert secrets_in(b"".join(pack(kind, *values) for kind, values in bob.view), real) > 0
+    assert secrets_in(b"".join(pack(kind, *values) for kind, values in bob.view), real.secret) > 0
 
 
 def test_each_party_sees_what_the_table_says(toy):
