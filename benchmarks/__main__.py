@@ -1,10 +1,10 @@
-"""`python -m benchmarks [attacks | latency] [--only fgsm pgd] [--quick]`: time our code, and print ratios."""
+"""`python -m benchmarks [attacks | latency | garbling] [--only fgsm pgd] [--quick]`: time our code, and print ratios."""
 
 import argparse
 
-from benchmarks import attacks, latency
+from benchmarks import attacks, garbling, latency
 
-BENCHMARKS = {"attacks": attacks.main, "latency": latency.main}
+BENCHMARKS = {"attacks": attacks.main, "latency": latency.main, "garbling": garbling.main}
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ class Context:
         return (
             f"CKKS: N = {self.degree:,}, {self.slots:,} slots, chain {chain} bits and a special prime of "
             f"{self.special.bit_length()}, {self.total_bits} bits in all ({security}); "
-            f"room for {self.levels} products, scale 2^{math.log2(self.scale):.4g}"
+            f"{self.levels} levels, scale 2^{math.log2(self.scale):.4g}"
         )
 
 
@@ -97,7 +97,7 @@ def ckks_context(
 
     >>> print(ckks_context(8192, (30, 26, 26, 26)))
     CKKS: N = 8,192, 4,096 slots, chain 30 + 26 + 26 + 26 bits and a special prime of 30, 138 bits in all (128-bit
-    security); room for 3 products, scale 2^26
+    security); 3 levels, scale 2^26
     >>> ckks_context(4096, (30, 26, 26, 26))
     Traceback (most recent call last):
     ValueError: bits, with special_bits, is 138 in all; accepted: at most 109 for 128-bit security with N = 4,096, a

@@ -72,7 +72,7 @@ def cryptonets_plan(degree: int = 8192, *, insecure: bool = False) -> Plan:
 
     >>> print(cryptonets_plan().context)
     CKKS: N = 8,192, 4,096 slots, chain 30 + 30 + 30 + 30 + 30 + 30 bits and a special prime of 30, 210 bits in all
-    (128-bit security); room for 5 products, scale 2^30
+    (128-bit security); 5 levels, scale 2^30
     """
     return Plan(ckks_context(degree, (30,) * 6, insecure=insecure), 2.0**36, 2.0**16, 2.0**28)
 

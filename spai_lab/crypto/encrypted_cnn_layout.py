@@ -127,7 +127,7 @@ def recommended_cnn_context(layers: Sequence[Layer]) -> Context:
     >>> from spai_lab.crypto.cryptonets import cryptonet, fold
     >>> print(recommended_cnn_context(fold(cryptonet())))
     CKKS: N = 8,192, 4,096 slots, chain 30 + 30 + 30 + 30 + 30 + 30 bits and a special prime of 30, 210 bits in all
-    (128-bit security); room for 5 products, scale 2^30
+    (128-bit security); 5 levels, scale 2^30
     """
     check_network(layers)
     bits = (PRIME_BITS,) * (2 * len(layers))

@@ -96,7 +96,7 @@ def recommended_context(inputs: int, hidden: int, classes: int) -> Context:
 
     >>> print(recommended_context(64, 32, 10))
     CKKS: N = 8,192, 4,096 slots, chain 30 + 30 + 30 + 30 bits and a special prime of 30, 150 bits in all (128-bit
-    security); room for 3 products, scale 2^30
+    security); 3 levels, scale 2^30
     """
     slots, bits = needed_slots(inputs, hidden, classes), sum(BITS) + SPECIAL_BITS
     for degree, secure in SECURE_BITS.items():

@@ -14,7 +14,7 @@ from spai_lab.crypto.ckks_messages import public_key_to_bytes, relinearization_k
 from spai_lab.crypto.cryptonets import Layer, cryptonet, fold, largest_activations, plain_logits
 from spai_lab.crypto.cryptonets_encrypted import decrypt_batch, encrypt_batch, encrypted_logits
 from spai_lab.crypto.cryptonets_plan import cryptonets_plan, logit_error
-from spai_lab.crypto.cryptonets_tenseal import tenseal_context, tenseal_decrypt, tenseal_encrypt, tenseal_logits
+from spai_lab.crypto.cryptonets_tenseal import DEGREE, tenseal_context, tenseal_decrypt, tenseal_encrypt, tenseal_logits
 from spai_lab.crypto.paillier_keys import generate_key
 from spai_lab.crypto.paillier_linear import encrypted_linear, linear_model, plain_linear
 from spai_lab.crypto.paillier_numbers import encode, fixed_point
@@ -115,7 +115,7 @@ class Batch:
         logits, decrypting = timed(tenseal_decrypt, back)
         down = sum(len(one.serialize()) for one in back)
         seconds = [[encrypting, computing, decrypting]]
-        return logits, {"batch": len(x), "batch_seconds": seconds, "bytes_up": up, "bytes_back": down}
+        return logits, {"batch": DEGREE // 2, "batch_seconds": seconds, "bytes_up": up, "bytes_back": down}
 
 
 # --- activations ------------------------------------------------------------------------------------------------------

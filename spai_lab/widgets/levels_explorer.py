@@ -38,7 +38,7 @@ DEGREE, PRIMES = 8192, (30,) * 4
 NUMBERS, LIMIT = np.array([0.4, -0.3, 0.2, 0.1]), 0.45
 STEPS = 6
 NOTHING = "–"
-DEEPEST = 24  # bits on the axis
+LEAST, DEEPEST = 0, 26  # bits on the axis; no program of so few steps leaves it
 START = ("square, rescale", "times 0.5, rescale", "rotate by 1")
 
 
@@ -103,7 +103,7 @@ class Stage:
         return float(np.max(self.text.error))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def stages(program: tuple[str, ...]) -> tuple[Stage, ...]:
     """From the fresh numbers through a program, up to its end or to the operation that fails; kept.
 
@@ -151,7 +151,7 @@ def backdrop() -> Backdrop:
     with styled():
         for ax in axes.values():
             ax.set(xlim=(-0.5, STEPS + 0.5), xticks=[])
-        axes["bits"].set(ylim=(0, DEEPEST))
+        axes["bits"].set(ylim=(LEAST, DEEPEST), yticks=range(0, DEEPEST, 10))
         axes["bits"].set_ylabel("right bits\nafter the point", fontsize=15)
         axes["levels"].set(ylim=(0, len(PRIMES) - 1), yticks=range(len(PRIMES)))
         axes["levels"].set_ylabel("levels\nleft", fontsize=15)
@@ -181,7 +181,7 @@ def render(**program: str) -> Figure:
         fig = behind.picture()
         bits, levels = behind.axes["bits"], behind.axes["levels"]
         for name, values in (("bound", [s.bound for s in right]), ("observed", [s.observed for s in right])):
-            heights = np.clip([precision(value) for value in values], 0, DEEPEST)
+            heights = np.array([precision(value) for value in values])
             look = {**LOOKS[name], "markersize": 13, "linewidth": 2.5, "gid": name}
             fig.add_artist(Line2D(range(len(right)), heights, transform=bits.transData, **look))
         for number, stage in enumerate(found):
@@ -200,8 +200,8 @@ def render(**program: str) -> Figure:
             fig.text(number, -0.25, name, transform=levels.transData, va="top", gid=f"name {number}", **words)
         if found[-1].failure:
             told = fill(found[-1].failure, 88)
-            place = {"transform": bits.transAxes, "fontsize": 13, "va": "top", "gid": "failure"}
-            fig.text(0.01, 0.97, told, color=COLORS["adversarial"], weight="bold", backgroundcolor="white", **place)
+            place = {"transform": bits.transAxes, "fontsize": 13, "va": "bottom", "gid": "failure"}
+            fig.text(0.01, 0.04, told, color=COLORS["adversarial"], weight="bold", backgroundcolor="white", **place)
     return fig
 
 

@@ -180,12 +180,12 @@ out_of_levels = Exercise(
         CODE
         ```
 
-        Why? Mend it: write `my_out_of_levels(xs, key)`, the same product at a depth of
+        Why? Mend it: write `my_out_of_levels(xs, key)`, the same product with at most
 
         $$\lceil \log_2 d \rceil$$
 
-        for $d$ ciphertexts, also where $d$ is no power of two. Only ciphertexts of one level can be multiplied;
-        `ckks.lower(x, level)` brings the higher one down, at no cost.
+        products one after another for $d$ ciphertexts, also where $d$ is no power of two. Only ciphertexts of one level
+        can be multiplied; `ckks.lower(x, level)` brings the higher one down, at no cost. Their scales may differ.
     """.replace("CODE", CODE),
     solution=my_out_of_levels,
     truth=in_the_clear,

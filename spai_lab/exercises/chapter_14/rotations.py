@@ -172,7 +172,7 @@ inner_product = Exercise(
 
         `ckks.multiply_plain(x, ckks.encode(x.context, w))` multiplies slot by slot, with zeros behind $w$, and squares
         the scale, until `ckks.rescale` has divided it by a prime. `ckks.rotate(x, step, keys)` brings to slot $j$ what
-        slot $j + \mathrm{step}$ had. It is the dearest of these operations by far.
+        slot $j + \mathrm{step}$ had, and is by far the dearest of them; `ckks.add` is the cheapest.
 
         Write `my_inner_product(x, w, keys)`: a ciphertext with the inner product in slot 0, after at most $\log_2 n$
         rotations, and with the scale of `x`, but for a rounding. `n = len(w)` is a power of two.
