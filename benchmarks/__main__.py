@@ -1,4 +1,4 @@
-"""`python -m benchmarks [attacks | latency | garbling] [--only fgsm pgd] [--quick]`: time our code, and print ratios."""
+"""`python -m benchmarks [attacks | latency | garbling] [--only fgsm pgd] [--quick]`: time our code."""
 
 import argparse
 
