@@ -6,6 +6,9 @@ and there is neither scale nor precision. What is used up is the noise budget, $
 product costs some $\log_2 t + \log_2 N$ of them, and when none is left the library decrypts wrong numbers and says
 nothing. Here each ciphertext knows a bound on its noise, and an operation that could spend the rest is refused.
 
+Results may be shared only as long as none is wrong: a failure of 1e-9 is rare enough to compute with, and too common
+where an attacker picks what is shared.
+
 TenSEAL is an extra; without it, each function says how to get it. For learning: one object holds context and secret.
 
 Reference: Fan and Vercauteren 2012, "Somewhat practical fully homomorphic encryption", IACR 2012/144; Brakerski 2012,

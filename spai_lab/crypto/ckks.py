@@ -263,7 +263,7 @@ def lower(x: Ciphertext, level: int) -> Ciphertext:
     check_type("x", x, Ciphertext)
     check_level(x.context, level)
     if level > x.level:
-        raise ValueError(f"level is {level}; accepted: at most {x.level}, that of x; levels do not come back")
+        raise ValueError(f"level is {level}; accepted: at most {x.level}, that of x; levels do not come back here")
     return settled(replace(x, parts=x.parts[:, : level + 1].copy()))
 
 

@@ -91,9 +91,11 @@ def ckks_context(
         ValueError: names the argument; beyond the table it says how many bits are secure.
     Reference: Albrecht et al. 2018, "Homomorphic encryption security standard", table 1; Cheon et al. 2018, IACR
         2018/931.
-    Simplified: primes stay below 2^30, so that products fit 64 bits. With N = 8,192 and numbers up to 1, a scale of
-        2^28 leaves some 14 bits after the binary point, of which the bounds promise 10. For more, let each product use
-        up two primes: a scale of 2^52, primes of 26 bits, and `rescale` twice leave 37 bits and promise 33.
+    Simplified: "128-bit security" is the standard's column for classical computers, of 2018; its column for quantum
+        computers, and newer guidelines (Bossuat et al. 2024, IACR 2024/463), are stricter. No bootstrapping, which
+        would renew levels. Primes stay below 2^30, so that products fit 64 bits. With N = 8,192 and numbers up to 1, a
+        scale of 2^28 leaves some 14 bits after the binary point, of which the bounds promise 10. For more, let each
+        product use up two primes: a scale of 2^52, primes of 26 bits, and `rescale` twice leave 37 bits and promise 33.
 
     >>> print(ckks_context(8192, (30, 26, 26, 26)))
     CKKS: N = 8,192, 4,096 slots, chain 30 + 26 + 26 + 26 bits and a special prime of 30, 138 bits in all (128-bit

@@ -6,6 +6,9 @@ $d_i = [c]_{q_i}$. So $\sum_i d_i k_i$ encrypts $P c s'$ with noise $\sum_i d_i 
 prime P leaves $c s'$ with hardly any. Three steps: `decompose`, `inner_product`, `divide_by_last`; rotations of the
 same ciphertext share the first, and it is the dear one.
 
+Such keys encrypt $s^2$ and $s(X^g)$ under s itself. That this is harmless does not follow from ring-LWE: it is one more
+assumption, *circular security*, believed and not proved.
+
 **For learning, not for secrets**: randomness comes from the operating system, but nothing takes constant time, and a
 secret key lies in memory as it is. Keys take no seed.
 """

@@ -77,10 +77,12 @@ def encoding_error(degree: int, scale: float, limit: float) -> float:
 def encryption_error(degree: int, special: int) -> float:
     r"""Of $(v e + e_0 + e_1 s) / P$ and the rounding of that division, $r_0 + r_1 s$; to be divided by $\Delta$.
 
+    $e_1$ and $r_1$ meet the same s, so that they are one product: of $e_1 / P + r_1$ and s.
+
     Reference: Cheon et al. 2016, IACR 2016/421, lemma 1, which bounds the encryption without P.
     """
-    noise = SIGMA * TERNARY / special
-    return slot_bound(degree, (noise, noise, ROUNDING * TERNARY), (SIGMA / special, ROUNDING))
+    with_s = math.hypot(SIGMA / special, ROUNDING)
+    return slot_bound(degree, (SIGMA * TERNARY / special, with_s * TERNARY), (SIGMA / special, ROUNDING))
 
 
 def rescaling_error(degree: int) -> float:

@@ -118,6 +118,7 @@ def flooding_sigma(context: Context, scale: float, error: Bound, *, distance: fl
         ValueError: names the argument.
     Reference: Li, Micciancio, Schultz and Sorrell 2022, "Securing approximate homomorphic encryption using
         differential privacy", IACR 2022/816, for flooding; the distance of two normal distributions is a closed form.
+    Simplified: counts statistical distance, for which noise grows like $k / \delta$. The paper's divergence needs less.
 
     >>> from spai_lab.crypto.ckks import ckks_context
     >>> context = ckks_context(64, (30, 28), insecure=True)
@@ -161,7 +162,8 @@ def flood(plaintext: Plaintext, *, distance: float, results: int = 1, error: Bou
         results: k, how many results will be shared under this key.
         error: the bound that the noise must hide; None takes the plaintext's own. That is right only for a ciphertext
             that the key's owner computed: what a server sends has the error that the server claims, and one that
-            understates it gets too little noise. Compute it for the circuit that was agreed on.
+            understates it gets too little noise. Compute it for the circuit that was agreed on. A bound that rests on
+            `assume_limit`, or on limits measured on data, holds only for inputs that keep them: take the worst case.
     Returns:
         the plaintext to `decode` and to share, with its new `error`.
     Raises:

@@ -33,6 +33,7 @@ from spai_lab.crypto.ckks_keys import PublicKey, RelinearizationKey, SecretKey
 from spai_lab.crypto.ckks_weights import weighted_sums
 from spai_lab.crypto.cryptonets import Layer
 from spai_lab.crypto.cryptonets_plan import Plan, ledger, pixel_columns
+from spai_lab.crypto.encrypted_checks import check_distinct
 
 
 def encrypt_batch(key: PublicKey, plan: Plan, x: Tensor | np.ndarray) -> list[Ciphertext]:
@@ -73,6 +74,9 @@ def encrypted_logits(
     check_type("key", key, RelinearizationKey)
     if not isinstance(pixels, Sequence) or len(pixels) < layers[0].inputs:
         raise ValueError(f"pixels is {describe(pixels)}; accepted: a list of at least {layers[0].inputs} ciphertexts")
+    for place, x in enumerate(pixels):
+        check_type(f"pixels[{place}]", x, Ciphertext)
+    check_distinct("pixels", pixels)
     values: Iterable[Ciphertext] = pixels
     for depth, layer in enumerate(layers):
         values = settled_sums(layer, squares(values) if depth else values, plan, key)

@@ -123,7 +123,8 @@ def logit_error(layers: Sequence[Layer], plan: Plan) -> np.ndarray:
     r"""A bound on the error of each logit in all slots, from the weights: sharper than what ciphertexts track.
 
     A ciphertext tracks its own error e, and adds: $|\sum_i w_i e_i| \le \sum_i |w_i| \epsilon_i$. But the errors of
-    different ciphertexts are independent, and none is likely to take sides. So here $\rho$ bounds
+    different ciphertexts are independent (`encrypted_logits` refuses one that is there twice), and none is likely to
+    take sides. So here $\rho$ bounds
     $|u_1 e_1 + ... + u_n e_n|$ for any numbers with $|u| = 1$ that are chosen without knowing the noise:
 
     - of fresh noise in each of them, it is the bound for one (its proxy variance is that of $|u| = 1$);

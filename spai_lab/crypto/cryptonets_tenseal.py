@@ -31,7 +31,7 @@ def tenseal_context() -> Any:  # TenSEAL has no types
         ModuleNotFoundError: TenSEAL is not installed.
     """
     library = tenseal()
-    context = library.context(library.SCHEME_TYPE.CKKS, DEGREE, coeff_mod_bit_sizes=list(BITS))
+    context = library.context(library.SCHEME_TYPE.CKKS, DEGREE, coeff_mod_bit_sizes=list(BITS), n_threads=1)
     check_secure(context)
     context.global_scale = SCALE
     context.generate_relin_keys()

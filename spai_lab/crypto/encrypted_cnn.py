@@ -17,13 +17,11 @@ Reference: Brutzkus, Elisha and Gilad-Bachrach 2018, "Low latency privacy preser
 1812.10659; Gilad-Bachrach et al. 2016, "CryptoNets". Survey: private AI, homomorphic encryption.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from spai_lab.checks import check_images, describe
@@ -32,8 +30,6 @@ from spai_lab.crypto.ckks import (
     add,
     add_plain,
     assume_limit,
-    decode,
-    decrypt,
     encode,
     encrypt,
     multiply,
@@ -42,15 +38,16 @@ from spai_lab.crypto.ckks import (
     rescale,
     rotate_sum,
 )
-from spai_lab.crypto.ckks_ciphertext import check_keys, check_type, plaintext_of
+from spai_lab.crypto.ckks_ciphertext import check_type
 from spai_lab.crypto.ckks_context import Context
 from spai_lab.crypto.ckks_encoding import Plaintext
 from spai_lab.crypto.ckks_hoisting import WidePlaintext, rotated_products, widened
 from spai_lab.crypto.ckks_keys import PublicKey, RelinearizationKey, RotationKeys, SecretKey
 from spai_lab.crypto.cryptonets import Layer, matrix
+from spai_lab.crypto.encrypted_checks import check_distinct, check_evaluation_keys, check_fresh
 from spai_lab.crypto.encrypted_cnn_errors import convolution_error, linear_error, square_error
 from spai_lab.crypto.encrypted_cnn_layout import CnnLayout, LinearLayout, check_cnn_layout, cnn_layout
-from spai_lab.crypto.encrypted_mlp import encode_known, finest_scale
+from spai_lab.crypto.encrypted_mlp import encode_known, finest_scale, first_slots
 from spai_lab.crypto.ntt import read_only
 
 COARSER = 4.0  # than all others is the scale that the last square reads, so that more is left for the weights after it
@@ -94,9 +91,7 @@ def decrypt_logits(secret: SecretKey, layout: CnnLayout, y: Ciphertext) -> tuple
     """
     check_type("secret", secret, SecretKey)
     check_cnn_layout(layout, secret.context)
-    plaintext = decrypt(secret, y)
-    bound = np.broadcast_to(plaintext.error, layout.slots)[: layout.classes].copy()
-    return torch.from_numpy(decode(plaintext).real[: layout.classes].copy()), torch.from_numpy(bound)
+    return first_slots(secret, y, layout.classes)
 
 
 # --- the server, once -------------------------------------------------------------------------------------------------
@@ -199,7 +194,7 @@ def encrypted_logits(
         the logits, $z_k$ in slot k, and again every B slots of the last layer; 0 elsewhere.
     Raises:
         ValueError: names the argument, before anything is computed.
-    Reference: module docstring.
+    Reference: Brutzkus et al. 2018, arXiv 1812.10659 (LoLa); Gilad-Bachrach et al. 2016, "CryptoNets".
     Survey: private AI, cryptography, homomorphic encryption.
     Simplified: LoLa changes between more ways to lay a vector out; here each layer leaves what the next one needs.
 
@@ -237,22 +232,7 @@ def check_server(
     count = len(network.convolution)
     if not isinstance(pixels, list | tuple) or len(pixels) != count:
         raise ValueError(f"pixels is {describe(pixels)}; accepted: {count} ciphertexts, of encrypt_windows")
-    check_type("relinearization", relinearization, RelinearizationKey)
-    check_type("rotations", rotations, RotationKeys)
     for place, x in enumerate(pixels):
-        check_type(f"pixels[{place}]", x, Ciphertext)
-        context = plaintext_of("network", network.biases[0], x.context).context
-        if (x.level, x.scale, len(x.parts)) != (context.levels, context.scale, 2) or np.max(x.limit) > 1:
-            raise ValueError(
-                f"pixels[{place}] is at level {x.level}, with scale 2^{math.log2(x.scale):.2f}, {len(x.parts)} parts "
-                f"and sizes up to {np.max(x.limit):.4g}; accepted: fresh from encrypt_windows, at level "
-                f"{context.levels}, with scale 2^{math.log2(context.scale):.2f}, 2 parts and sizes up to 1"
-            )
-        check_keys("relinearization", relinearization, x)
-        check_keys("rotations", rotations, x)
-    missing = sorted({*network.layout.rotations} - {*rotations.steps})
-    if missing:
-        raise ValueError(
-            f"rotations has no key for {', '.join(map(str, missing))}; accepted: rotation_keys(secret, "
-            "layout.rotations), which the client makes"
-        )
+        check_fresh(f"pixels[{place}]", x, network.biases[0], "encrypt_windows")
+        check_evaluation_keys(x, relinearization, rotations, network.layout.rotations)
+    check_distinct("pixels", pixels)

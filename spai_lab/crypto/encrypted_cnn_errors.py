@@ -8,7 +8,8 @@ ciphertext; after a linear layer, over slots that are different in $s \bmod B$, 
 
 What each step does to $\rho$, with w the weights as encoded, by slot, and M the layer as a matrix from slots to slots:
 
-- n products with w, summed: $\rho \max_s |(w_{1,s}, ..., w_{n,s})|$, for independent noise in each ciphertext;
+- n products with w, summed: $\rho \max_s |(w_{1,s}, ..., w_{n,s})|$, since no ciphertext is there twice and so their
+  noise is independent (`encrypted_logits` refuses others);
 - a square: $2 \max |x| \, \rho + \sqrt{S} \rho^2$;
 - a linear layer: $\|M\|_2 \, \rho$, or $\|M\|_F \, \rho$ where the inputs come again; for logit k, $|M_k| \, \rho$;
 - its key switching: $\max_s |(w_{1,s}, ..., w_{p-1,s})|$ times that of a single rotation, by the convexity of exp;

@@ -48,11 +48,12 @@ from spai_lab.crypto.ckks import (
     rescale,
     rotate_sum,
 )
-from spai_lab.crypto.ckks_ciphertext import check_keys, check_type, plaintext_of
+from spai_lab.crypto.ckks_ciphertext import check_type
 from spai_lab.crypto.ckks_context import Context, room
 from spai_lab.crypto.ckks_encoding import Plaintext
 from spai_lab.crypto.ckks_keys import PublicKey, RelinearizationKey, RotationKeys, SecretKey
 from spai_lab.crypto.ckks_noise import FLOAT
+from spai_lab.crypto.encrypted_checks import check_evaluation_keys, check_fresh
 from spai_lab.crypto.encrypted_layout import Layout, check_layout, layout_of
 from spai_lab.crypto.ntt import read_only
 from spai_lab.crypto.square_network import SquareWeights, worst_limits
@@ -100,9 +101,14 @@ def decrypt_logits(secret: SecretKey, layout: Layout, y: Ciphertext) -> tuple[Te
     """
     check_type("secret", secret, SecretKey)
     check_layout(layout, secret.context)
+    return first_slots(secret, y, layout.classes)
+
+
+def first_slots(secret: SecretKey, y: Ciphertext, count: int) -> tuple[Tensor, Tensor]:
+    """The numbers in the first slots, float64 `(count,)`, and a bound on the error of each."""
     plaintext = decrypt(secret, y)
-    bound = np.broadcast_to(plaintext.error, layout.slots)[: layout.classes].copy()
-    return torch.from_numpy(decode(plaintext).real[: layout.classes].copy()), torch.from_numpy(bound)
+    bound = np.broadcast_to(plaintext.error, secret.context.slots)[:count].copy()
+    return torch.from_numpy(decode(plaintext).real[:count].copy()), torch.from_numpy(bound)
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
@@ -233,7 +239,8 @@ def encrypted_stages(
 ) -> dict[str, Ciphertext]:
     """What `encrypted_logits` computes on its way: "first", the hidden values; "square"; "logits"."""
     check_type("network", network, EncodedNetwork)
-    check_server(network, x, relinearization, rotations)
+    check_fresh("x", x, network.W1, "encrypt_image")
+    check_evaluation_keys(x, relinearization, rotations, network.layout.rotations)
     h = multiply_plain(x, network.W1)
     for steps in network.layout.neighbors:
         h = rotate_sum(h, steps, rotations)
@@ -268,28 +275,3 @@ def checked_limits(weights: SquareWeights, limits: Tensor | Sequence[float] | No
             f"limits is {describe(limits)}; accepted: {h} finite numbers of at least 0, one for each hidden value"
         )
     return values
-
-
-def check_server(
-    network: EncodedNetwork, x: Ciphertext, relinearization: RelinearizationKey, rotations: RotationKeys
-) -> None:
-    """Raise `ValueError` unless all is there that the evaluation needs."""
-    check_type("x", x, Ciphertext)
-    plaintext_of("network", network.W1, x.context)
-    context = x.context
-    if (x.level, x.scale, len(x.parts)) != (context.levels, context.scale, 2) or np.max(x.limit) > 1:
-        raise ValueError(
-            f"x is at level {x.level}, with scale 2^{math.log2(x.scale):.2f}, {len(x.parts)} parts and sizes up to "
-            f"{np.max(x.limit):.4g}; accepted: fresh from encrypt_image, at level {context.levels}, with scale "
-            f"2^{math.log2(context.scale):.2f}, 2 parts and sizes up to 1"
-        )
-    check_type("relinearization", relinearization, RelinearizationKey)
-    check_keys("relinearization", relinearization, x)
-    check_type("rotations", rotations, RotationKeys)
-    check_keys("rotations", rotations, x)
-    missing = sorted({*network.layout.rotations} - {*rotations.steps})
-    if missing:
-        raise ValueError(
-            f"rotations has no key for {', '.join(map(str, missing))}; accepted: rotation_keys(secret, "
-            "layout.rotations), which the client makes"
-        )

@@ -1,7 +1,8 @@
 r"""Paillier encryption: multiply two ciphertexts, and the numbers inside are added.
 
 A public key is $n = p q$. Everything happens modulo $n^2$, where $(1 + n)^m = 1 + m n$: the message sits in an exponent
-and is read off without a search, once $r^n$, which hides it, is gone. Only who knows p and q can take that away.
+and is read off without a search, once $r^n$, which hides it, is gone. Only who knows p and q can take that away, by
+the *decisional composite residuosity* assumption. Who factors n breaks it, and so would a large quantum computer.
 
 | what one does with ciphertexts | what happens to the plaintexts, modulo n |
 |---|---|

@@ -10,7 +10,7 @@ authenticated: who can change a message on its way changes the number in it.
 | linear model: server | its model, the public key, ciphertexts, sizes and formats | features, logits, class |
 | sum: each client | its update, the public key | other updates, the sum |
 | sum: server | all encrypted updates, who sent which | any update, the sum |
-| sum: key holder | the sum | single updates, unless the server hands them over |
+| sum: key holder | the sum | single updates, unless the server hands them over or it hears the clients' wire |
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 r"""Activations that encrypted networks can compute: the square, and polynomials that look like ReLU on an interval.
 
-Encrypted numbers can be added and multiplied, not compared, so that $\max(0, z)$ is out of reach. CryptoNets takes
+CKKS adds and multiplies, and does not compare, so that $\max(0, z)$ can only be approximated. CryptoNets takes
 $z^2$ instead; others fit a polynomial p to ReLU on $[-a, a]$. Each doubling of its degree costs one more product in
 sequence. Inside the interval p is as close as its degree allows; outside it grows like $|z|^d$, and a network whose
 activations leave the interval computes nonsense. So they are kept inside while it is trained (`bounded`).

@@ -13,6 +13,7 @@ from spai_lab.crypto.ckks_ciphertext import Ciphertext
 from spai_lab.crypto.ckks_context import Context
 from spai_lab.crypto.ckks_messages import ciphertext_to_bytes
 from spai_lab.crypto.cryptonets import Layer, cryptonet, fit_cryptonet, fold, largest_activations
+from spai_lab.crypto.inference_terms import rounded_up
 from spai_lab.data import Dataset, load
 from spai_lab.survey.defense_models import seeded
 
@@ -40,8 +41,8 @@ def learned(name: str, model: nn.Module, seed: int) -> nn.Module:
 
 
 def folded(model: nn.Module, data: Dataset) -> tuple[Layer, ...]:
-    """Its weights, with the limits that validation data suggests."""
-    limits = tuple(MARGIN * a for a in largest_activations(model, data.x_val))
+    """Its weights, with the limits that validation data suggests, of two digits, since they are public."""
+    limits = tuple(rounded_up(MARGIN * a, 2) for a in largest_activations(model, data.x_val))
     return fold(model, data.shape, limits=limits)
 
 

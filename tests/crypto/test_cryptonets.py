@@ -351,3 +351,9 @@ def test_bad_arguments_are_named(refuses, raw, small, toy):
     stranger = relinearization_key(secret_key(toy.plan.context))
     refuses(encrypted_logits, {**server, "key": stranger}, "key belongs to")
     refuses(decrypt_batch, {"secret": toy.secret, "logits": pixels, "count": 0}, "count is 0")
+
+
+def test_the_same_ciphertext_twice_is_refused_since_its_noise_would_add_up(raw, small, toy):
+    pixels = encrypt_batch(toy.public, toy.plan, raw.x_test[:2])
+    with pytest.raises(ValueError, match=r"pixels\[1\] is pixels\[0\] again; accepted"):
+        encrypted_logits(small[1], toy.plan, [pixels[0], *pixels[:-1]], toy.relinearization)

@@ -513,3 +513,10 @@ def test_nothing_is_changed(toy):
     for array in (toy.network.errors, *toy.network.limits, toy.layout.windows, toy.network.linear[0][0].special):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
+
+
+def test_the_same_ciphertext_twice_is_refused_since_its_noise_would_add_up(toy):
+    pixels = encrypt_windows(toy.public, toy.layout, torch.rand(SHAPE))
+    twice = [*pixels[:-1], replace(pixels[0])]
+    with pytest.raises(ValueError, match=rf"pixels\[{len(pixels) - 1}\] is pixels\[0\] again; accepted"):
+        encrypted_logits(toy.network, twice, toy.relinearization, toy.rotations)

@@ -43,8 +43,9 @@ def test_the_room_is_half_of_the_modulus_divided_by_the_scale():
 
 
 def test_encryption_costs_more_than_rounding_and_rotation_more_than_that():
-    observed = [result(30, operation).observed for operation in ("encode", "encrypt", "rotate")]
-    assert observed == sorted(observed)
+    found = [result(30, operation) for operation in ("encode", "encrypt", "rotate")]
+    assert found[0].bound < found[1].bound < found[2].bound
+    assert all(each.observed > each.bound / 1000 for each in found)
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def farther_than_needed(result: np.ndarray, degree, a) -> str:
 polynomial_relu = Exercise(
     chapter=CHAPTER,
     task=r"""
-        **ReLU for those who can only add and multiply.** Ciphertexts cannot be compared with 0, but polynomials can be
+        **ReLU for those who can only add and multiply.** CKKS does not compare with 0, but polynomials can be
         computed. The one of degree $d$ that is closest to ReLU on $[-a, a]$ has the coefficients
 
         $$\arg\min_{c_0, \dots, c_d} \int_{-a}^{a} \left( \sum_{k=0}^{d} c_k z^k - \max(0, z) \right)^2 dz.$$
