@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spai_lab.checks import check_count
+from spai_lab.checks import check_count, describe_kind
 
 
 def to_bits(values: Sequence[int] | np.ndarray, bits: int) -> np.ndarray:
@@ -29,7 +29,7 @@ def to_bits(values: Sequence[int] | np.ndarray, bits: int) -> np.ndarray:
     check_width(bits)
     array = np.asarray(values)
     if array.ndim != 1 or not (array.dtype.kind in "iu" or array.size == 0):
-        raise ValueError(f"values is {described(values)}; accepted: whole numbers (n,) of at most 64 bits")
+        raise ValueError(f"values is {describe_kind(values)}; accepted: whole numbers (n,) of at most 64 bits")
     if array.size and not -(2 ** (bits - 1)) <= int(array.min()) <= int(array.max()) < 2**bits:
         low, high = -(2 ** (bits - 1)), 2**bits - 1
         raise ValueError(f"values has numbers outside; accepted: from {low:,} to {high:,}")
@@ -73,7 +73,7 @@ def blocks_to_bits(blocks: np.ndarray) -> np.ndarray:
     array([[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]])
     """
     if not isinstance(blocks, np.ndarray) or blocks.dtype != np.uint8 or blocks.ndim != 2:
-        raise ValueError(f"blocks is {described(blocks)}; accepted: uint8 (n, B)")
+        raise ValueError(f"blocks is {describe_kind(blocks)}; accepted: uint8 (n, B)")
     return np.unpackbits(blocks[:, ::-1], axis=1, bitorder="little").astype(bool)
 
 
@@ -85,7 +85,7 @@ def bits_to_blocks(bits: np.ndarray) -> np.ndarray:
     """
     check_bits("bits", bits, None)
     if bits.shape[1] % 8:
-        raise ValueError(f"bits is {described(bits)}; accepted: bool (n, 8 B)")
+        raise ValueError(f"bits is {describe_kind(bits)}; accepted: bool (n, 8 B)")
     return np.packbits(bits, axis=1, bitorder="little")[:, ::-1].copy()
 
 
@@ -97,7 +97,7 @@ def check_bits(name: str, bits: np.ndarray, width: int | None) -> None:
     shaped = isinstance(bits, np.ndarray) and bits.dtype == bool and bits.ndim == 2 and len(bits)
     if not shaped or (width is not None and bits.shape[1] != width):
         wanted = "bits" if width is None else width
-        raise ValueError(f"{name} is {described(bits)}; accepted: bool (n, {wanted}), n at least 1")
+        raise ValueError(f"{name} is {describe_kind(bits)}; accepted: bool (n, {wanted}), n at least 1")
 
 
 def check_width(bits: int) -> None:
@@ -105,8 +105,3 @@ def check_width(bits: int) -> None:
     check_count("bits", bits)
     if bits > 64:
         raise ValueError(f"bits is {bits}; accepted: from 1 to 64")
-
-
-def described(value: object) -> str:
-    """An argument for an error message: of an array only dtype and shape, since it may be secret."""
-    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"

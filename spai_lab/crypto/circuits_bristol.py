@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from spai_lab.checks import describe_kind
 from spai_lab.crypto.circuits import AND, INV, MOST, XOR, Bit, Builder, Circuit
-from spai_lab.crypto.circuits_bits import described
 from spai_lab.data.sources import DataUnavailable, folders, read
 
 EQ, EQW, MAND = "EQ", "EQW", "MAND"
@@ -44,7 +44,7 @@ def read_bristol(text: str) -> Circuit:
     ValueError: line 5: the kind is 'NOR'; accepted: XOR, AND, INV, EQ, EQW, MAND
     """
     if not isinstance(text, str):
-        raise ValueError(f"text is {described(text)}; accepted: a str")
+        raise ValueError(f"text is {describe_kind(text)}; accepted: a str")
     lines = [(number, line.split()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if len(lines) < 3:
         raise ValueError(f"text has {len(lines)} lines that are not empty; accepted: three of a head, and gates")

@@ -198,6 +198,7 @@ def encrypted_logits(
     Survey: private AI, cryptography, homomorphic encryption.
     Simplified: LoLa changes between more ways to lay a vector out; here each layer leaves what the next one needs.
 
+    >>> import torch
     >>> from spai_lab.crypto.ckks import ckks_context, public_key, relinearization_key, rotation_keys, secret_key
     >>> from spai_lab.crypto.cryptonets import cryptonet, fold, plain_logits
     >>> layers = fold(cryptonet((1, 7, 7), 3, maps=2, units=4), (1, 7, 7))

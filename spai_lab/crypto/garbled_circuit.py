@@ -34,9 +34,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spai_lab.checks import check_callable, check_count
+from spai_lab.checks import check_callable, check_count, describe_kind
 from spai_lab.crypto.circuits import Circuit, Layer, check_circuit, parts
-from spai_lab.crypto.circuits_bits import check_bits, described
+from spai_lab.crypto.circuits_bits import check_bits
 from spai_lab.crypto.garbled_circuit_labels import (
     LABEL,
     SALT,
@@ -183,7 +183,7 @@ def encode_inputs(keys: Keys, bits: np.ndarray, *, first: int = 0) -> np.ndarray
     check_count("first", first, low=0)
     zeros = keys.inputs[:, first : first + bits.shape[1]]
     if zeros.shape[:2] != bits.shape:
-        raise ValueError(f"bits is {described(bits)} from wire {first}; accepted: within {keys.inputs.shape[:2]}")
+        raise ValueError(f"bits is {describe_kind(bits)} from wire {first}; accepted: within {keys.inputs.shape[:2]}")
     return zeros ^ bits[..., None] * keys.offset
 
 

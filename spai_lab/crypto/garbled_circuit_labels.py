@@ -19,7 +19,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from spai_lab.crypto.circuits_bits import described
+from spai_lab.checks import describe_kind
 
 LABEL = SALT = 16  # bytes
 LabelHash = Callable[[np.ndarray, np.ndarray, bytes], np.ndarray]
@@ -127,4 +127,4 @@ def check_labels(name: str, labels: np.ndarray, shape: tuple[int | None, ...]) -
     sides = zip(labels.shape, wanted, strict=True) if shaped else ()
     if not shaped or any(have != want if want is not None else not have for have, want in sides):
         text = ", ".join("n" if side is None else str(side) for side in wanted)
-        raise ValueError(f"{name} is {described(labels)}; accepted: uint8 ({text})")
+        raise ValueError(f"{name} is {describe_kind(labels)}; accepted: uint8 ({text})")

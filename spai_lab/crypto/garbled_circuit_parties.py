@@ -29,10 +29,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from spai_lab.checks import check_callable, check_choice, check_count
+from spai_lab.checks import check_callable, check_choice, check_count, describe_kind
 from spai_lab.crypto.channel import Channel
 from spai_lab.crypto.circuits import Circuit, check_circuit
-from spai_lab.crypto.circuits_bits import check_bits, described
+from spai_lab.crypto.circuits_bits import check_bits
 from spai_lab.crypto.frames import pack
 from spai_lab.crypto.garbled_circuit import (
     Garbled,
@@ -162,7 +162,7 @@ def evaluator(
     if k:
         own = transfer(channel, inputs.reshape(-1))
         if not isinstance(own, np.ndarray) or own.dtype != np.uint8 or own.shape != (n * k, LABEL):
-            refuse(channel, f"the transfers give {described(own)}, expected uint8 ({n * k}, {LABEL})")
+            refuse(channel, f"the transfers give {describe_kind(own)}, expected uint8 ({n * k}, {LABEL})")
         own = own.reshape(n, k, LABEL)
     tables = receive_pieces(channel, TABLES, (circuit.ands, n, 2, LABEL))
     others = receive_pieces(channel, OWN, (n, circuit.input_bits - k, LABEL))
@@ -267,7 +267,9 @@ def check_arguments(
     check_circuit(circuit)
     check_bits("inputs", inputs, None)
     if inputs.shape[1] > circuit.input_bits:
-        raise ValueError(f"inputs is {described(inputs)}; accepted: at most the circuit's {circuit.input_bits:,} bits")
+        raise ValueError(
+            f"inputs is {describe_kind(inputs)}; accepted: at most the circuit's {circuit.input_bits:,} bits"
+        )
     check_choice("outputs_to", outputs_to, OUTPUTS_TO)
     check_callable("label_hash", label_hash)
     check_callable("transfer", transfer)

@@ -39,7 +39,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from nacl import bindings as sodium
 
-from spai_lab.checks import check_count
+from spai_lab.checks import check_count, describe_kind
 from spai_lab.crypto.channel import Channel
 from spai_lab.crypto.frames import HEADER, ProtocolError
 
@@ -246,20 +246,15 @@ def check_pairs(pairs: np.ndarray) -> None:
     """Raise `ValueError` unless these are pairs of messages, uint8 `(n, 2, L)`."""
     shaped = isinstance(pairs, np.ndarray) and pairs.ndim == 3 and pairs.shape[1] == 2 and pairs.size
     if not shaped or pairs.dtype != np.uint8:
-        raise ValueError(f"pairs is {described(pairs)}; accepted: uint8 (n, 2, L), n and L at least 1")
+        raise ValueError(f"pairs is {describe_kind(pairs)}; accepted: uint8 (n, 2, L), n and L at least 1")
 
 
 def check_choices(choices: np.ndarray, length: int | None = None) -> None:
     """Raise `ValueError` unless these are choice bits, bool `(n,)`, and the length of messages, or None."""
     if not isinstance(choices, np.ndarray) or choices.dtype != bool or choices.ndim != 1 or not len(choices):
-        raise ValueError(f"choices is {described(choices)}; accepted: bool (n,), n at least 1")
+        raise ValueError(f"choices is {describe_kind(choices)}; accepted: bool (n,), n at least 1")
     if length is not None:
         check_count("length", length)
-
-
-def described(value: object) -> str:
-    """An argument for an error message: of an array only dtype and shape, since it may be secret."""
-    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
 def receive_array(
@@ -272,7 +267,7 @@ def receive_array(
     )
     if not fits or array.dtype != dtype:
         wanted = ", ".join(str(side or "any") for side in shape)
-        refuse(channel, f"{kind!r} holds {described(array)}, expected {np.dtype(dtype)} ({wanted})")
+        refuse(channel, f"{kind!r} holds {describe_kind(array)}, expected {np.dtype(dtype)} ({wanted})")
     return array
 
 

@@ -29,7 +29,7 @@ from hashlib import shake_256
 
 import numpy as np
 
-from spai_lab.checks import check_count
+from spai_lab.checks import check_count, describe_kind
 from spai_lab.crypto.channel import Channel
 from spai_lab.crypto.oblivious_transfer import (
     TEXTS_KIND,
@@ -37,7 +37,6 @@ from spai_lab.crypto.oblivious_transfer import (
     check_choices,
     check_pairs,
     chosen,
-    described,
     frame_bytes,
     indexed,
     ot_cost,
@@ -146,7 +145,7 @@ def correlated_sender(channel: Channel, delta: np.ndarray, n: int) -> np.ndarray
     [[0, 0], [1, 255]]
     """
     if not isinstance(delta, np.ndarray) or delta.dtype != np.uint8 or delta.ndim != 1 or not len(delta):
-        raise ValueError(f"delta is {described(delta)}; accepted: uint8 (L,), L at least 1")
+        raise ValueError(f"delta is {describe_kind(delta)}; accepted: uint8 (L,), L at least 1")
     check_count("n", n)
     keys = sender_pads(channel, n, len(delta), person=CORRELATED)
     channel.send(CORRECTIONS_KIND, keys[:, 0] ^ keys[:, 1] ^ delta)

@@ -16,9 +16,9 @@ For learning, not for secrets.
 
 import numpy as np
 
-from spai_lab.checks import check_count
+from spai_lab.checks import check_count, describe_kind
 from spai_lab.crypto.channel import Channel
-from spai_lab.crypto.oblivious_transfer import Cost, described, frame_bytes, indexed, ot_cost, pads, receive_array
+from spai_lab.crypto.oblivious_transfer import Cost, frame_bytes, indexed, ot_cost, pads, receive_array
 from spai_lab.crypto.oblivious_transfer_extension import BASE, COLUMNS_KIND, SEED, receiver_rows, sender_pads
 
 BITS = 64
@@ -112,4 +112,4 @@ def words(data: np.ndarray) -> np.ndarray:
 def check_values(values: np.ndarray) -> None:
     """Raise `ValueError` unless these are numbers modulo $2^{64}$, uint64 `(m,)`."""
     if not isinstance(values, np.ndarray) or values.dtype != np.uint64 or values.ndim != 1 or not len(values):
-        raise ValueError(f"values is {described(values)}; accepted: uint64 (m,), m at least 1")
+        raise ValueError(f"values is {describe_kind(values)}; accepted: uint64 (m,), m at least 1")

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spai_lab.checks import check_count
+from spai_lab.checks import check_count, describe_kind
 from spai_lab.crypto.channel import Channel
 from spai_lab.crypto.frames import Message
 from spai_lab.crypto.oblivious_transfer import (
@@ -27,7 +27,6 @@ from spai_lab.crypto.oblivious_transfer import (
     TEXTS_KIND,
     check_choices,
     check_pairs,
-    described,
     ot_receiver,
     ot_sender,
 )
@@ -75,7 +74,7 @@ def real_views(pairs: np.ndarray, choices: np.ndarray, *, transfer: Transfer | N
     check_pairs(pairs)
     check_choices(choices)
     if len(choices) != len(pairs):
-        raise ValueError(f"choices is {described(choices)}; accepted: bool ({len(pairs)},), one for each of pairs")
+        raise ValueError(f"choices is {describe_kind(choices)}; accepted: bool ({len(pairs)},), one for each of pairs")
     sender, receiver = transfer or Transfer()
     channels = {}
 
@@ -130,7 +129,7 @@ def simulated_receiver_view(choices: np.ndarray, messages: np.ndarray, *, transf
     check_choices(choices)
     n = len(choices)
     if not isinstance(messages, np.ndarray) or messages.dtype != np.uint8 or messages.ndim != 2 or len(messages) != n:
-        raise ValueError(f"messages is {described(messages)}; accepted: uint8 ({n}, L)")
+        raise ValueError(f"messages is {describe_kind(messages)}; accepted: uint8 ({n}, L)")
     pairs = np.frombuffer(bytearray(secrets.token_bytes(2 * messages.size)), np.uint8).reshape(n, 2, -1)
     pairs[np.arange(n), choices.astype(int)] = messages
     return real_views(pairs, choices, transfer=transfer).receiver

@@ -87,7 +87,7 @@ def to_ring(values: Sequence[int] | np.ndarray | Tensor, ring: Ring = RING) -> n
     """
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     if array.ndim == 0 or array.size == 0 or array.dtype.kind not in "iu":
-        raise ValueError(f"values is {described(values)}; accepted: whole numbers of at least one dimension, not empty")
+        raise ValueError(f"values is {describe(values)}; accepted: whole numbers of at least one dimension, not empty")
     low, high = int(array.min()), int(array.max())
     if low < -ring.modulus // 2 or high >= ring.modulus:
         beyond = low if low < -ring.modulus // 2 else high
@@ -130,7 +130,7 @@ def encode(values: Sequence[float] | np.ndarray | Tensor, places: int, ring: Rin
     check_places(places, ring)
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     if array.ndim == 0 or array.size == 0 or array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
-        raise ValueError(f"values is {described(values)}; accepted: numbers of at least one dimension, not empty")
+        raise ValueError(f"values is {describe(values)}; accepted: numbers of at least one dimension, not empty")
     if array.dtype.kind in "iu" and (int(array.max()) > EXACT or int(array.min()) < -EXACT):
         raise ValueError("values has whole numbers beyond 2^53; accepted: up to there, or to_ring for larger ones")
     exact = array.astype(np.float64)
@@ -161,11 +161,6 @@ def decode(x: np.ndarray, places: int, ring: Ring = RING) -> np.ndarray:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-def described(value: object) -> str:
-    """As `describe`, and arrays by dtype and shape."""
-    return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else describe(value)
-
-
 def check_ring(ring: Ring) -> None:
     """Raise `ValueError` unless this is a `Ring`."""
     if not isinstance(ring, Ring):
@@ -192,8 +187,8 @@ def check_elements(name: str, x: np.ndarray, ring: Ring, shape: tuple[int, ...] 
     """
     check_ring(ring)
     if not isinstance(x, np.ndarray) or x.dtype != np.uint64 or x.ndim == 0 or x.size == 0:
-        raise ValueError(f"{name} is {described(x)}; accepted: uint64 of at least one dimension, not empty")
+        raise ValueError(f"{name} is {describe(x)}; accepted: uint64 of at least one dimension, not empty")
     if shape is not None and x.shape != shape:
-        raise ValueError(f"{name} is {described(x)}; accepted: uint64 of shape {shape}")
+        raise ValueError(f"{name} is {describe(x)}; accepted: uint64 of shape {shape}")
     if ring.bits < MOST_BITS and int(x.max()) >= ring.modulus:
         raise ValueError(f"{name} has {int(x.max())}; accepted: elements from 0 to {ring.modulus - 1}")

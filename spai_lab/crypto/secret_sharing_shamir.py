@@ -19,7 +19,6 @@ from sympy import isprime
 
 from spai_lab.checks import describe
 from spai_lab.crypto.paillier_keys import check_whole
-from spai_lab.crypto.secret_sharing_ring import described
 
 PRIME = 2**61 - 1
 WORD = 2**32  # products below 2^32 fit uint64
@@ -195,7 +194,7 @@ def check_field(field: Field) -> None:
 def check_members(name: str, x: np.ndarray, field: Field) -> None:
     """Raise `ValueError` unless this is a uint64 array of numbers below p."""
     if not isinstance(x, np.ndarray) or x.dtype != np.uint64 or x.ndim == 0 or x.size == 0:
-        raise ValueError(f"{name} is {described(x)}; accepted: uint64 of at least one dimension, not empty")
+        raise ValueError(f"{name} is {describe(x)}; accepted: uint64 of at least one dimension, not empty")
     if int(x.max()) >= field.prime:
         raise ValueError(f"{name} has {int(x.max())}; accepted: from 0 to p - 1 = {field.prime - 1}")
 
