@@ -7,24 +7,45 @@ whoever hears the wire may read. The parties are semi-honest: they follow the pr
 that break the rules are refused, so that a party's mistake is seen and not suffered; a malicious party is out of scope.
 """
 
-import ipaddress
 import math
-import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from spai_lab.checks import check_count, check_number, describe
+from spai_lab.checks import check_count, check_flag, check_number, describe
 from spai_lab.crypto.frames import HEADER, MAX_LENGTH, Message, ProtocolError, Value, pack, unpack
-from spai_lab.crypto.transports import Tcp, Transport, memory
+from spai_lab.crypto.transports import Transport, memory
 
 TIMEOUT = 60.0
 MAX_FRAME = 64 * 2**20
-Address = tuple[str, int]
 
 
 class Disconnected(ProtocolError):
     """The other party has left, or this end was closed."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One message of a channel's log: seconds since the channel was made, whether this end sent it, kind and bytes."""
+
+    at: float
+    outgoing: bool
+    kind: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Lap:
+    """What a part of a protocol cost at one end: bytes, turns of direction, seconds with all waiting."""
+
+    name: str
+    bytes_sent: int
+    bytes_received: int
+    rounds: int
+    seconds: float
 
 
 class Channel:
@@ -34,12 +55,13 @@ class Channel:
     closes the channel, which releases the other party.
 
     Args:
-        transport: what carries the bytes; `pair`, `listen` and `connect` make it.
+        transport: what carries the bytes; `pair` makes it, and `spai_lab.crypto.channel_ports`.
         name: who holds this end; named in errors.
         peer: who holds the other.
         timeout: seconds that a `send` or a `receive` may take; None waits until the other party leaves.
         max_frame: the longest frame, in bytes after its length, sent or received.
         view: keep the messages received, so many bytes of them; None keeps none.
+        log: keep when which kind of message went which way, and its size (`log`).
     Raises:
         ValueError: names the argument.
 
@@ -63,6 +85,7 @@ class Channel:
         timeout: float | None = TIMEOUT,
         max_frame: int = MAX_FRAME,
         view: int | None = None,
+        log: bool = False,
     ) -> None:
         if timeout is not None:
             check_number("timeout", timeout, low=0)
@@ -70,10 +93,12 @@ class Channel:
         check_number("max_frame", max_frame, low=1, high=MAX_LENGTH)
         if view is not None:
             check_count("view", view, low=0)
+        check_flag("log", log)
         self.name, self.peer, self.timeout, self.max_frame = name, peer, timeout, max_frame
         self.bytes_sent = self.bytes_received = self.rounds = self.unseen = 0
         self._transport, self._inbox, self._open, self._sending = transport, bytearray(), True, None
         self._room, self._seen = view, []
+        self._log, self._made = [] if log else None, time.monotonic()
 
     def send(self, kind: str, *values: Value) -> None:
         """Send a message.
@@ -98,7 +123,7 @@ class Channel:
                 ) from None
             raise Disconnected(f"{self.peer} has left before {self.name} could send {kind!r}") from None
         self.bytes_sent += len(frame)
-        self._turn(sending=True)
+        self._turn(kind, len(frame), sending=True)
 
     def receive(self, kind: str, *types: type, timeout: float | None = None) -> tuple:
         """Wait for a message of this kind.
@@ -136,7 +161,7 @@ class Channel:
             self.close()
             raise type(error)(f"{self.peer} to {self.name}: {error}") from None
         self.bytes_received += HEADER + len(payload)
-        self._turn(sending=False)
+        self._turn(message.kind, HEADER + len(payload), sending=False)
         self._remember(payload)
         return message
 
@@ -144,6 +169,11 @@ class Channel:
     def view(self) -> tuple[Message, ...] | None:
         """What this party saw: the messages received, the first ones if not all fit; `unseen` counts the others."""
         return None if self._room is None else tuple(map(unpack, self._seen))
+
+    @property
+    def log(self) -> tuple[Sent, ...] | None:
+        """All messages in their order at this end, without their values; None unless it was asked for."""
+        return None if self._log is None else tuple(self._log)
 
     def close(self) -> None:
         """Leave: from now on both ends raise `Disconnected`, the other one once it has read what was sent."""
@@ -191,10 +221,12 @@ class Channel:
                 raise Disconnected(f"the other end has left{there}")
             self._inbox += data
 
-    def _turn(self, *, sending: bool) -> None:
+    def _turn(self, kind: str, size: int, *, sending: bool) -> None:
         """Count a round whenever the direction changes."""
         self.rounds += sending is not self._sending
         self._sending = sending
+        if self._log is not None:
+            self._log.append(Sent(time.monotonic() - self._made, sending, kind, size))
 
     def _remember(self, payload: bytes) -> None:
         """Keep a message while there is room: the first ones, without gaps."""
@@ -205,37 +237,6 @@ class Channel:
         else:
             self._room -= len(payload)
             self._seen.append(payload)
-
-
-class Listener:
-    """Waits on a port for the other party; `listen` makes it."""
-
-    def __init__(self, listening: socket.socket) -> None:
-        self._socket = listening
-
-    @property
-    def address(self) -> Address:
-        """Host and port, for `connect`."""
-        return self._socket.getsockname()[:2]
-
-    def accept(self, *, timeout: float | None = TIMEOUT, **settings: object) -> Channel:
-        """The channel to the next party that connects; settings as in `Channel`, `TimeoutError` if nobody comes."""
-        self._socket.settimeout(timeout)
-        try:
-            connected, _ = self._socket.accept()
-        except TimeoutError:
-            raise TimeoutError(f"nobody connected to {self.address} in {timeout:g} s") from None
-        return Channel(Tcp(connected), timeout=timeout, **settings)
-
-    def close(self) -> None:
-        """Stop listening; channels that were accepted stay."""
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, where: TracebackType | None) -> None:
-        self.close()
 
 
 def pair(*names: str, **settings: object) -> tuple[Channel, Channel]:
@@ -258,67 +259,26 @@ def pair(*names: str, **settings: object) -> tuple[Channel, Channel]:
     return Channel(left, name=one, peer=other, **settings), Channel(right, name=other, peer=one, **settings)
 
 
-def listen(host: str = "127.0.0.1", port: int = 0, *, anywhere: bool = False) -> Listener:
-    """Wait for another process on a port of this machine. Unauthenticated, semi-honest, for learning.
+@contextmanager
+def lap(channel: Channel, name: str, laps: list[Lap]) -> Iterator[None]:
+    """Count what a part of a protocol costs at this end, and append it to `laps` once it is over.
 
     Args:
-        host: an address of this machine; a loopback one unless `anywhere`.
-        port: 0 takes a free one.
-        anywhere: let other machines in. Whoever reaches the port may speak, in the clear.
-    Returns:
-        a listener; `accept` gives the channel.
-    Raises:
-        ValueError: names the argument.
+        channel: of a party.
+        name: of the part, such as "layer 1".
+        laps: the list that grows.
 
-    >>> with listen() as door:
-    ...     bob = connect(door.address, name="Bob", peer="Alice")
-    ...     alice = door.accept(name="Alice", peer="Bob")
-    >>> alice.send("hello", "Bob")
-    >>> bob.receive("hello")
-    ('Bob',)
-    >>> alice.close(), bob.close()
-    (None, None)
+    >>> alice, bob = pair("Alice", "Bob")
+    >>> laps = []
+    >>> with lap(alice, "hello", laps):
+    ...     alice.send("bid", 5)
+    >>> laps[0].name, laps[0].bytes_sent == alice.bytes_sent, laps[0].rounds
+    ('hello', True, 1)
     """
-    check_host(host, anywhere)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return Listener(socket.create_server((host, port), family=family))
-
-
-def connect(
-    address: Address, *, timeout: float | None = TIMEOUT, anywhere: bool = False, **settings: object
-) -> Channel:
-    """The channel to a party that listens. Unauthenticated, semi-honest, for learning.
-
-    Args:
-        address: host and port, such as a listener's `address`; a loopback host unless `anywhere`.
-        timeout: seconds, to connect and as in `Channel`.
-        anywhere: go to another machine, in the clear.
-        settings: as in `Channel`.
-    Returns:
-        the channel.
-    Raises:
-        ValueError: names the argument.
-        OSError: nobody listens there.
-    """
-    check_host(address[0], anywhere)
-    return Channel(Tcp(socket.create_connection(address, timeout)), timeout=timeout, **settings)
-
-
-def check_host(host: str, anywhere: bool) -> None:
-    """Raise `ValueError` unless the host is this machine by its loopback address, or any is welcome.
-
-    >>> check_host("0.0.0.0", False)
-    Traceback (most recent call last):
-    ValueError: host is '0.0.0.0'; accepted: a loopback address such as '127.0.0.1' (others with anywhere=True)
-    """
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback and anywhere is not True:
-        raise ValueError(
-            f"host is {describe(host)}; accepted: a loopback address such as '127.0.0.1' (others with anywhere=True)"
-        )
+    before, start = (channel.bytes_sent, channel.bytes_received, channel.rounds), time.monotonic()
+    yield
+    after = (channel.bytes_sent, channel.bytes_received, channel.rounds)
+    laps.append(Lap(name, *(b - a for a, b in zip(before, after, strict=True)), time.monotonic() - start))
 
 
 def patience(timeout: float | None) -> float:

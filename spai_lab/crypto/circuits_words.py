@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from spai_lab.checks import check_count
 from spai_lab.crypto.circuits import Bit, Builder, Circuit
 from spai_lab.crypto.circuits_bits import check_width
+from spai_lab.crypto.paillier_keys import check_whole
 
 Word = Sequence[Bit]
 
@@ -197,15 +198,18 @@ def argmax(count: int, bits: int) -> Circuit:
     return builder.circuit(place)
 
 
-def shared_relu(bits: int) -> Circuit:
-    r"""ReLU between two layers that are computed on additive shares: of $x_0$, r and $x_1$ to $\max(x_0 + x_1, 0) - r$.
+def shared_relu(bits: int, *, pool: int = 1, places: int = 0) -> Circuit:
+    r"""What stands between two layers on additive shares: $\lfloor \max(0, x^1, \dots, x^m) / 2^g \rfloor - r$.
 
-    The party that brings $x_0$ and a random r keeps r as its share of the result; the other gets the rest.
+    The inputs are the first party's shares of m numbers and a random r, then the second party's shares. The first party
+    keeps r as its share of the result, the second gets the rest. A shift is no gate: wires are left out.
 
     Args:
         bits: k, from 1 to 64; sums are modulo $2^k$ and taken as signed.
+        pool: m, of how many numbers the largest is taken; 1 for ReLU alone.
+        places: g, binary places that go, from 0 to k - 1.
     Returns:
-        a circuit of $x_0$, r and $x_1$, k bits each, to one number.
+        a circuit of m + 1 and then m numbers of k bits to one number.
     Raises:
         ValueError: names the argument.
     Reference: Liu, Juuti, Lu and Asokan 2017 (MiniONN), IACR 2017/452; Mohassel and Zhang 2017
@@ -214,10 +218,17 @@ def shared_relu(bits: int) -> Circuit:
 
     >>> shared_relu(32).ands == 3 * 31
     True
+    >>> shared_relu(32, pool=4, places=8).ands == 4 * 31 + 3 * 2 * 32 + 2 * 31 - 2 * 8  # 8 bits are neither chosen nor cut off
+    True
     """
-    builder = word_builder(bits, 3)
-    first, mask, second = builder.inputs
-    return builder.circuit(subtract_words(builder, relu_word(builder, add_words(builder, first, second)), mask))
+    check_count("pool", pool)
+    check_width(bits)
+    check_whole("places", places, 0, bits - 1)
+    builder = word_builder(bits, 2 * pool + 1)
+    first, mask, second = builder.inputs[:pool], builder.inputs[pool], builder.inputs[pool + 1 :]
+    sums = [add_words(builder, x, y) for x, y in zip(first, second, strict=True)]
+    largest = relu_word(builder, best_word(builder, sums)[0])
+    return builder.circuit(subtract_words(builder, [*largest[places:], *[False] * places], mask))
 
 
 def shared_argmax(count: int, bits: int) -> Circuit:

@@ -14,7 +14,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spai_lab.crypto.channel import Channel, Disconnected, connect, listen, pair
+from spai_lab.crypto.channel import Channel, Disconnected, pair
+from spai_lab.crypto.channel_ports import connect, listen
 from spai_lab.crypto.frames import DTYPES, TENSOR_DTYPES, Message, ProtocolError, pack, unpack
 from spai_lab.crypto.parties import PartyLost, run_parties
 

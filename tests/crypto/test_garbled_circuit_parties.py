@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spai_lab.crypto import garbled_circuit_parties
-from spai_lab.crypto.channel import Disconnected, connect, listen
+from spai_lab.crypto.channel import Disconnected
+from spai_lab.crypto.channel_ports import connect, listen
 from spai_lab.crypto.circuits import Circuit, Gate
 from spai_lab.crypto.circuits_bits import from_bits, to_bits
 from spai_lab.crypto.circuits_words import adder, argmax, less_than, shared_relu

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from nacl import bindings as sodium
 
 from spai_lab.crypto import oblivious_transfer
-from spai_lab.crypto.channel import Disconnected, connect, listen, pair
+from spai_lab.crypto.channel import Disconnected, pair
+from spai_lab.crypto.channel_ports import connect, listen
 from spai_lab.crypto.frames import ProtocolError, pack
 from spai_lab.crypto.oblivious_transfer import Cost, ot_cost, ot_receiver, ot_sender, pads
 from spai_lab.crypto.parties import run_parties
