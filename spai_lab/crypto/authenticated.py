@@ -159,6 +159,30 @@ class AuthenticatedChannel:
         self._received += 1
         return came
 
+    @property
+    def name(self) -> str:
+        """Who holds this end; that of the channel."""
+        return self.channel.name
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes sent, seals and all."""
+        return self.channel.bytes_sent
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes received, seals and all."""
+        return self.channel.bytes_received
+
+    @property
+    def rounds(self) -> int:
+        """How often the direction changed."""
+        return self.channel.rounds
+
+    def close(self) -> None:
+        """Leave; as `Channel.close`."""
+        self.channel.close()
+
     def __enter__(self) -> Self:
         return self
 

@@ -198,7 +198,7 @@ def argmax(count: int, bits: int) -> Circuit:
     return builder.circuit(place)
 
 
-def shared_relu(bits: int, *, pool: int = 1, places: int = 0) -> Circuit:
+def shared_relu(bits: int, *, pool: int = 1, places: int = 0, result_bits: int | None = None) -> Circuit:
     r"""What stands between two layers on additive shares: $\lfloor \max(0, x^1, \dots, x^m) / 2^g \rfloor - r$.
 
     The inputs are the first party's shares of m numbers and a random r, then the second party's shares. The first party
@@ -208,8 +208,9 @@ def shared_relu(bits: int, *, pool: int = 1, places: int = 0) -> Circuit:
         bits: k, from 1 to 64; sums are modulo $2^k$ and taken as signed.
         pool: m, of how many numbers the largest is taken; 1 for ReLU alone.
         places: g, binary places that go, from 0 to k - 1.
+        result_bits: of r and of the result, which are modulo 2 to this power; None takes k.
     Returns:
-        a circuit of m + 1 and then m numbers of k bits to one number.
+        a circuit of m numbers of k bits, r, and m numbers more, to one number.
     Raises:
         ValueError: names the argument.
     Reference: Liu, Juuti, Lu and Asokan 2017 (MiniONN), IACR 2017/452; Mohassel and Zhang 2017
@@ -218,17 +219,20 @@ def shared_relu(bits: int, *, pool: int = 1, places: int = 0) -> Circuit:
 
     >>> shared_relu(32).ands == 3 * 31
     True
-    >>> shared_relu(32, pool=4, places=8).ands == 4 * 31 + 3 * 2 * 32 + 2 * 31 - 2 * 8  # 8 bits are neither chosen nor cut off
+    >>> shared_relu(32, pool=4, places=8).ands == 4 * 31 + 3 * 2 * 32 + 2 * 31 - 2 * 8  # 8 low bits cost less
     True
     """
     check_count("pool", pool)
     check_width(bits)
     check_whole("places", places, 0, bits - 1)
-    builder = word_builder(bits, 2 * pool + 1)
+    width = bits if result_bits is None else result_bits
+    check_width(width)
+    builder = Builder(*[bits] * pool, width, *[bits] * pool)
     first, mask, second = builder.inputs[:pool], builder.inputs[pool], builder.inputs[pool + 1 :]
     sums = [add_words(builder, x, y) for x, y in zip(first, second, strict=True)]
     largest = relu_word(builder, best_word(builder, sums)[0])
-    return builder.circuit(subtract_words(builder, [*largest[places:], *[False] * places], mask))
+    kept = [*largest[places:], *[False] * width][:width]
+    return builder.circuit(subtract_words(builder, kept, mask))
 
 
 def shared_argmax(count: int, bits: int) -> Circuit:

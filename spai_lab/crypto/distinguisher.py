@@ -52,7 +52,7 @@ def distinguish(real: np.ndarray, simulated: np.ndarray) -> Verdict:
     Simplified: a distinguisher that fails proves nothing; it knows the columns that it was given, one at a time.
 
     >>> random = np.random.default_rng(0)
-    >>> real, simulated = random.integers(0, 2, (2, 400, 8))
+    >>> real, simulated = random.integers(0, 2, (2, 2000, 8))
     >>> bool(distinguish(real, simulated).p_value < 1e-6)
     False
     >>> real[:, 3] = 0

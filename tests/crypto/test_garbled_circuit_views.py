@@ -1,8 +1,8 @@
 """What the evaluator sees is made up from the output: a trained distinguisher must fail, and find leaks we plant.
 
 Each verdict that must find nothing has a false-alarm rate of 1e-6. Leaks that must be found show in columns that are
-constant in one kind of view and coins in the other: who looks at one of them is right on 3/4 of 250 rows, 188 on
-average; 163 are needed, 3.7 standard deviations below. The classifier looks at 16 columns, and planted ones are many.
+constant in one kind of view and coins in the other: who looks at one of them is right on 3/4 of 500 rows, 375 on
+average; 304 are needed, 7 standard deviations below. The classifier looks at 16 columns, and planted ones are many.
 """
 
 from functools import partial
@@ -22,7 +22,7 @@ from tests.crypto.random_circuits import outputs_by_the_book, random_bits, rando
 from tests.crypto.test_garbled_circuit_parties import dealt_receiver, dealt_sender
 
 ALPHA = 1e-6
-N, M = 1000, 3  # instances, bits of the garbler
+N, M = 2000, 3  # instances, bits of the garbler
 CIRCUIT = Circuit(
     (3, 2),
     ((8, 9),),
@@ -64,7 +64,7 @@ def seen(label_hash=blake2_hash):
 def verdict(real, simulated, opened=None):
     evidence = partial(garbled_evidence, CIRCUIT, bits=BITS, opened=opened)
     found = distinguish(evidence(*real), evidence(*simulated))
-    assert found.trials == 250
+    assert found.trials == 500
     return found.p_value < ALPHA
 
 
@@ -193,9 +193,9 @@ def test_whoever_has_both_labels_of_a_wire_can_try_any_input():
 
 def test_arguments_are_refused(refuses, simulated):
     refuses(simulate_garbled, {"circuit": 1, "outputs": OUTPUTS}, "circuit is 1; accepted: a Circuit")
-    refuses(simulate_garbled, {"circuit": CIRCUIT, "outputs": BITS}, "outputs is bool (1000, 5); accepted: bool (n, 2)")
+    refuses(simulate_garbled, {"circuit": CIRCUIT, "outputs": BITS}, "outputs is bool (2000, 5); accepted: bool (n, 2)")
     garbled, labels = simulated
     good = {"circuit": CIRCUIT, "garbled": garbled, "labels": labels, "bits": BITS}
-    refuses(garbled_evidence, good | {"bits": BITS[:, :4]}, "bits is bool (1000, 4); accepted: bool (n, 5)")
-    refuses(garbled_evidence, good | {"labels": labels[:, 1:]}, "labels is uint8 (1000, 4, 16)")
+    refuses(garbled_evidence, good | {"bits": BITS[:, :4]}, "bits is bool (2000, 4); accepted: bool (n, 5)")
+    refuses(garbled_evidence, good | {"labels": labels[:, 1:]}, "labels is uint8 (2000, 4, 16)")
     refuses(garbled_evidence, good | {"labels": labels[1:], "bits": BITS[1:]}, "bits has 999 rows; accepted: an even")
