@@ -1,10 +1,10 @@
-"""`python -m benchmarks [attacks | latency | garbling] [--only fgsm pgd] [--quick]`: time our code."""
+"""`python -m benchmarks [attacks | latency | garbling | two_party] [--only fgsm pgd] [--quick]`: time our code."""
 
 import argparse
 
-from benchmarks import attacks, garbling, latency
+from benchmarks import attacks, garbling, latency, two_party
 
-BENCHMARKS = {"attacks": attacks.main, "latency": latency.main, "garbling": garbling.main}
+BENCHMARKS = {"attacks": attacks.main, "latency": latency.main, "garbling": garbling.main, "two_party": two_party.main}
 
 
 def main() -> None:

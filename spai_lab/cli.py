@@ -218,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
             "scattered",
             "tuning",
             "encrypted",
+            "parties",
         ],
         help="what to measure",
     )

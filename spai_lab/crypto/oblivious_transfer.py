@@ -262,6 +262,13 @@ def receive_array(
 ) -> np.ndarray:
     """Wait for an array of this shape, None where any size from 1 will do, and of this dtype; refuse any other."""
     (array,) = channel.receive(kind, np.ndarray)
+    return array_of(channel, kind, array, shape, dtype)
+
+
+def array_of(
+    channel: Channel, kind: str, array: np.ndarray, shape: tuple[int | None, ...], dtype: np.dtype | type = np.uint8
+) -> np.ndarray:
+    """An array that came, if it has this shape and dtype; else it is refused, as by `receive_array`."""
     fits = array.ndim == len(shape) and all(
         have == want if want else have for have, want in zip(array.shape, shape, strict=True)
     )

@@ -19,6 +19,7 @@ from spai_lab.exercises import (
     chapter_12,
     chapter_13,
     chapter_14,
+    chapter_15,
 )
 from spai_lab.exercises.exercise import Exercise, Feedback, judge
 from spai_lab.widgets.shown import Shown
@@ -29,7 +30,7 @@ __all__ = ["EXERCISES", "check", "hint", "solution", "stub", "task"]
 CHAPTERS = (
     *(chapter_01, chapter_02, chapter_03, chapter_04, chapter_05),
     *(chapter_06, chapter_07, chapter_08, chapter_09, chapter_10),
-    *(chapter_11, chapter_12, chapter_13, chapter_14),
+    *(chapter_11, chapter_12, chapter_13, chapter_14, chapter_15),
 )
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES}
 

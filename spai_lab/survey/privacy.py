@@ -20,6 +20,14 @@ from spai_lab.survey.leakage_jobs import STEPS, leakage_jobs
 from spai_lab.survey.ledger import Comparison, published
 from spai_lab.survey.measure import Job, load_measurement, measure, results_file, rows_of_kind
 from spai_lab.survey.membership_jobs import membership_jobs
+from spai_lab.survey.parties_jobs import parties_jobs
+from spai_lab.survey.parties_tables import (
+    aggregation_table,
+    inference_table,
+    parties_compared,
+    traffic_table,
+    training_table,
+)
 from spai_lab.survey.privacy_tables import (
     attribute_table,
     caught_table,
@@ -61,6 +69,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Sequence[Job]], tuple[str, ...]]] = {
     "protected": (protected_jobs, ("digits", "mnist")),
     "tuning": (tuning_jobs, ("digits", "mnist")),
     "encrypted": (encrypted_jobs, ("digits", "mnist")),
+    "parties": (parties_jobs, ("digits", "mnist")),
 }
 
 
@@ -124,6 +133,7 @@ def besides() -> Iterator[tuple[str, Rate | Measured, str, str]]:
         yield "leakage-idlg", Rate(*row["labels_found"]), "sigmoid network, untrained", "other strides"
     yield from private_compared()
     yield from encrypted_compared()
+    yield from parties_compared()
 
 
 def kept_rows(name: str, kind: str) -> list[dict]:
@@ -169,6 +179,12 @@ def tables(family: str, measurement: dict) -> dict[str, list[tuple[str, ...]]]:
             "way, network, encrypt, compute, an image, decrypt, there, back, keys, memory, levels": costs_table,
             "images, accuracy, exact, encrypt, compute, decrypt, up, back": paillier_table,
             "activation, accuracy, products in sequence, largest numbers read": activation_table,
+        },
+        "parties": {
+            "protocol, accuracy, in whole numbers, classes alike, largest error, bound, wraps": inference_table,
+            "protocol, one image here, over a LAN, over a WAN, in turn, bytes of each party, triples": traffic_table,
+            "examples, epochs, steps, accuracy on shares, plain, sigmoid, difference, time, bytes": training_table,
+            "clients, leave, in the sum, size, error, time, bytes of a client, in the clear": aggregation_table,
         },
         "tuning": {
             "lot, noise, C, learning rate, epsilon, accuracy on the validation part, gradients clipped": tuning_table,

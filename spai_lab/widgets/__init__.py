@@ -13,6 +13,7 @@ from spai_lab.widgets.distillation_explorer import distillation_explorer
 from spai_lab.widgets.eps_units import eps_units
 from spai_lab.widgets.epsilon_explorer import epsilon_explorer
 from spai_lab.widgets.explorable import Explorable
+from spai_lab.widgets.gate_explorer import gate_explorer
 from spai_lab.widgets.interval_explorer import interval_explorer
 from spai_lab.widgets.inversion_explorer import inversion_explorer
 from spai_lab.widgets.leakage_explorer import leakage_explorer
@@ -20,6 +21,7 @@ from spai_lab.widgets.levels_explorer import levels_explorer
 from spai_lab.widgets.loss_surface import loss_surface
 from spai_lab.widgets.membership_explorer import membership_explorer
 from spai_lab.widgets.moons_explorer import moons_explorer
+from spai_lab.widgets.network_explorer import network_explorer
 from spai_lab.widgets.noise_explorer import noise_explorer
 from spai_lab.widgets.patch_explorer import patch_explorer
 from spai_lab.widgets.poison_explorer import poison_explorer
@@ -29,9 +31,11 @@ from spai_lab.widgets.recompute import Recompute
 from spai_lab.widgets.robust_boundary import robust_boundary
 from spai_lab.widgets.rotation_explorer import rotation_explorer
 from spai_lab.widgets.saliency_explorer import saliency_explorer
+from spai_lab.widgets.shares_explorer import shares_explorer
 from spai_lab.widgets.sides_explorer import sides_explorer
 from spai_lab.widgets.smoothing_explorer import smoothing_explorer
 from spai_lab.widgets.source import show_source
+from spai_lab.widgets.traffic_explorer import traffic_explorer
 from spai_lab.widgets.trigger_painter import trigger_painter
 from spai_lab.widgets.tuning_explorer import tuning_explorer
 from spai_lab.widgets.universal_growth import universal_growth
@@ -54,6 +58,7 @@ __all__ = [
     "distillation_explorer",
     "eps_units",
     "epsilon_explorer",
+    "gate_explorer",
     "interval_explorer",
     "inversion_explorer",
     "leakage_explorer",
@@ -61,6 +66,7 @@ __all__ = [
     "loss_surface",
     "membership_explorer",
     "moons_explorer",
+    "network_explorer",
     "noise_explorer",
     "patch_explorer",
     "poison_explorer",
@@ -69,9 +75,11 @@ __all__ = [
     "robust_boundary",
     "rotation_explorer",
     "saliency_explorer",
+    "shares_explorer",
     "show_source",
     "sides_explorer",
     "smoothing_explorer",
+    "traffic_explorer",
     "trigger_painter",
     "tuning_explorer",
     "universal_growth",

@@ -42,6 +42,10 @@ EXPLORABLES = {
         *("precision_explorer(", "levels_explorer(", "rotation_explorer("),
         *("degree_explorer(", "sides_explorer("),
     ),
+    "15_multiparty_computation": (
+        *("shares_explorer(", "gate_explorer("),
+        *("traffic_explorer(", "network_explorer("),
+    ),
 }
 CHAPTER_OF = {call: chapter for chapter, calls in EXPLORABLES.items() for call in calls}
 FORGOT_THE_CLIP = """\
@@ -185,6 +189,12 @@ def test_the_epsilon_slider_moves_the_picture_its_words_and_the_caption(notebook
         ("rotation_explorer(", "sums", 2, "and after {} of 4 rotations "),
         ("sides_explorer(", "stage", 2, "Right, the server, {}: "),
         ("sides_explorer(", "encryption", 3, " and of encryption {} as two "),
+        ("shares_explorer(", "together", 2, " put together, {} of them at most"),
+        ("shares_explorer(", "draw again", 2, ", sharing {}: "),
+        ("gate_explorer(", "garble again", 2, "Garbling {} of "),
+        ("traffic_explorer(", "messages", 3, ", the first {} arrows."),
+        ("network_explorer(", "latency", 3, "Bars, with {} of latency"),
+        ("network_explorer(", "Mbit/s", 2, " and {} Mbit/s: "),
     ],
 )
 def test_a_slider_moves_the_picture_its_words_and_the_caption(live, call, name, presses, words):

@@ -198,4 +198,4 @@ def test_arguments_are_refused(refuses, simulated):
     good = {"circuit": CIRCUIT, "garbled": garbled, "labels": labels, "bits": BITS}
     refuses(garbled_evidence, good | {"bits": BITS[:, :4]}, "bits is bool (2000, 4); accepted: bool (n, 5)")
     refuses(garbled_evidence, good | {"labels": labels[:, 1:]}, "labels is uint8 (2000, 4, 16)")
-    refuses(garbled_evidence, good | {"labels": labels[1:], "bits": BITS[1:]}, "bits has 999 rows; accepted: an even")
+    refuses(garbled_evidence, good | {"labels": labels[1:], "bits": BITS[1:]}, "bits has 1999 rows; accepted: an even")

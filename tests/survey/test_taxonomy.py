@@ -59,11 +59,15 @@ def reference_of(function) -> str:
 
 
 def calls_in(notebook: Path) -> set[str]:
-    """The names of the functions that a notebook's code cells call; Jupyter's own commands are set aside."""
+    """The names of the functions that a notebook's code cells call, or make parties of by `partial`; Jupyter's own
+    commands are set aside.
+    """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     trees = [ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M)) for source in sources]
-    called = [node.func for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    called = [call.func for call in calls]
+    called += [call.args[0] for call in calls if getattr(call.func, "id", "") == "partial"]
     return {
         function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "") for function in called
     }
