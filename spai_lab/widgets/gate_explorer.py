@@ -144,6 +144,6 @@ def gate_explorer() -> Explorable:
         "eye": widgets.Dropdown(description="seen by", options=list(EYES)),
         "a": widgets.Dropdown(description="bit a", options=bits),
         "b": widgets.Dropdown(description="bit b", options=bits, value=1),
-        "garbling": widgets.IntSlider(description="garble again", value=1, min=1, max=GARBLINGS),
+        "garbling": widgets.IntSlider(description="garbling", value=1, min=1, max=GARBLINGS),
     }
     return Explorable(render, controls, alt=describe, caption=verdict)

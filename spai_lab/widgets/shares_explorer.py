@@ -17,7 +17,7 @@ from spai_lab.style import COLORS, Backdrop, image_colors, panels, styled
 from spai_lab.widgets.explorable import Explorable
 
 MOST, THRESHOLD, PLACES, DRAWS = 5, 3, 16, 4
-KINDS = {"additive": "all are needed", "Shamir": f"any {THRESHOLD} of 5"}
+KINDS = {"additive": "all 5 of 5", "Shamir": f"any {THRESHOLD} of 5"}
 PIXEL = (3, 4)  # row and column of the one whose numbers are told
 MODULI = {"additive": RING.modulus, "Shamir": FIELD.prime}
 
@@ -184,7 +184,7 @@ def shares_explorer() -> Explorable:
         the widget.
     """
     controls = {
-        "kind": widgets.Dropdown(description="shares", options=[(f"{k}: {v}", k) for k, v in KINDS.items()]),
+        "kind": widgets.Dropdown(description="shares", options=[(words, kind) for kind, words in KINDS.items()]),
         "together": widgets.IntSlider(description="together", value=4, min=1, max=MOST),
         "draw": widgets.IntSlider(description="draw again", value=1, min=1, max=DRAWS),
     }

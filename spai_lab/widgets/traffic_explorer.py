@@ -59,8 +59,8 @@ PROTOCOLS: dict[str, tuple[tuple[str, str], Callable[[], tuple[Party, Party]]]] 
         ("sender", "receiver"),
         partial(transfer_parties, extended_sender, extended_receiver, TRANSFERS),
     ),
-    "garbled comparison": (("garbler", "evaluator"), comparison_parties),
-    "product on shares": (("party 0", "party 1"), product_parties),
+    "comparison": (("garbler", "evaluator"), comparison_parties),
+    "product": (("party 0", "party 1"), product_parties),
 }
 
 
@@ -144,7 +144,7 @@ def traffic_explorer() -> Explorable:
         the widget.
     """
     controls = {
-        "protocol": widgets.Dropdown(description="protocol", options=list(PROTOCOLS), value="garbled comparison"),
+        "protocol": widgets.Dropdown(description="protocol", options=list(PROTOCOLS), value="comparison"),
         "messages": widgets.IntSlider(description="messages", value=1, min=1, max=1),
     }
 

@@ -191,7 +191,7 @@ def test_the_epsilon_slider_moves_the_picture_its_words_and_the_caption(notebook
         ("sides_explorer(", "encryption", 3, " and of encryption {} as two "),
         ("shares_explorer(", "together", 2, " put together, {} of them at most"),
         ("shares_explorer(", "draw again", 2, ", sharing {}: "),
-        ("gate_explorer(", "garble again", 2, "Garbling {} of "),
+        ("gate_explorer(", "garbling", 2, "Garbling {} of "),
         ("traffic_explorer(", "messages", 3, ", the first {} arrows."),
         ("network_explorer(", "latency", 3, "Bars, with {} of latency"),
         ("network_explorer(", "Mbit/s", 2, " and {} Mbit/s: "),

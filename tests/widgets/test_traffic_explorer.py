@@ -29,7 +29,7 @@ def sent(protocol, outgoing):
     ("protocol", "cost"),
     [
         (f"{TRANSFERS:,} transfers", extended_cost(TRANSFERS, 16)),
-        ("garbled comparison", garbled_cost(less_than(BITS), 1, BITS)),
+        ("comparison", garbled_cost(less_than(BITS), 1, BITS)),
     ],
 )
 def test_bytes_are_those_that_the_protocol_is_said_to_cost(protocol, cost):
