@@ -134,7 +134,8 @@ def hybrid_client(
         ValueError: names the argument.
         ProtocolError: the server broke the protocol.
         TimeoutError: the server stalled longer than the channel's `timeout`.
-    Reference: as `hybrid_server`: MiniONN, IACR 2017/452; GAZELLE, arXiv 1801.05507; Cheetah, IACR 2022/207.
+    Reference: as `hybrid_server`: Liu et al. 2017 (MiniONN), IACR 2017/452; Juvekar et al. 2018 (GAZELLE), arXiv
+        1801.05507; Huang et al. 2022 (Cheetah), IACR 2022/207.
     Survey: private AI, cryptography, multi-party computation.
     Simplified: as in `hybrid_server`.
 
