@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 from scipy import stats
 
 from spai_lab.checks import check_count, describe
 from spai_lab.crypto.channel import Lap, Sent
-from spai_lab.crypto.network_time import Network, replay
+from spai_lab.crypto.network_time import Duration, Network, replay
 from spai_lab.defense_figures import HATCHES
 from spai_lab.he_figures import in_bytes, in_seconds
 from spai_lab.style import COLORS, MARKERS, figure, panels, styled
@@ -20,6 +21,8 @@ SIDES = ("clean", "private")  # the roles of the party that keeps the log, and o
 WIDTH, ROW, EDGES = 10.0, 0.46, 1.15  # inches: of a sequence diagram, of an arrow, above and below all
 LIFELINES = (0.3, 0.9)  # of the width, where the parties stand
 LARGE = {"fontsize": 15}
+DOTS = {"computing": "o", "all": "D"}
+SOONEST = 1e-2  # seconds, where the axis of durations begins
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Arrow:
 def arrows(log: Sequence[Sent]) -> list[Arrow]:
     """A log with messages of one kind and direction that follow each other taken together.
 
-    >>> [(a.kind, a.count, a.size) for a in arrows([Sent(0, True, "piece", 5), Sent(1, True, "piece", 7)])]
+    >>> [(a.kind, a.count, a.size) for a in arrows([Sent(0, 0, True, "piece", 5), Sent(1, 1, True, "piece", 7)])]
     [('piece', 2, 12)]
     """
     found: list[Arrow] = []
@@ -149,7 +152,7 @@ def over_networks(
     network: Network,
     published: Mapping[str, float] | None = None,
 ) -> Figure:
-    """The time of protocols over a network: what is computed, and what the network adds; one bar each, on a log axis.
+    """The time of protocols over a network: what is computed, and what it takes with the network; on a log axis.
 
     Args:
         logs: name of a protocol to the logs of both its ends.
@@ -163,27 +166,42 @@ def over_networks(
     if not isinstance(logs, Mapping) or not logs:
         raise ValueError(f"logs is {describe(logs)}; accepted: a mapping with at least one protocol")
     published = dict(published or {})
-    names = [*logs, *published]
-    fig, axes = panels(11.5, 0.62 * len(names) + 1.9, bars=(3.4, 1.0, 6.0, 0.62 * len(names)))
+    fig, axes = network_frame(list(logs), published)
+    draw_durations(fig, axes["bars"], [replay(*each, network) for each in logs.values()])
+    return fig
+
+
+def network_frame(names: Sequence[str], published: Mapping[str, float]) -> tuple[Figure, dict[str, Axes]]:
+    """What stays while a network changes: names, the axis, what others published."""
+    every = [*names, *published]
+    fig, axes = panels(11.5, 0.62 * len(every) + 1.9, bars=(3.4, 1.0, 6.0, 0.62 * len(every)))
     ax = axes["bars"]
     with styled():
-        for row, (first, second) in enumerate(logs.values()):
-            found = replay(first, second, network)
-            ax.barh(row, found.seconds, 0.6, color=COLORS["private"], hatch=HATCHES["private"], edgecolor="white")
-            ax.barh(row, found.computing, 0.6, color=COLORS["baseline"])
-            words = f" {in_seconds(found.seconds)}, {found.rounds} in turn, {in_bytes(found.size)}"
-            ax.text(found.seconds, row, words, va="center", fontsize=13.5)
-        for row, value in enumerate(published.values(), len(logs)):
+        for row, value in enumerate(published.values(), len(names)):
             ax.plot([value], [row], MARKERS["clean"], color="black", markerfacecolor="white", markeredgewidth=2)
             ax.text(value, row, f"  {in_seconds(value)}", va="center", fontsize=13.5)
-        ax.set_yticks(range(len(names)), names, fontsize=14)
-        ax.set(ylim=(len(names) - 0.4, -0.6), xscale="log", xlim=(1e-2, 1e3))
+        ax.set_yticks(range(len(every)), every, fontsize=14)
+        ax.set(ylim=(len(every) - 0.4, -0.6), xscale="log", xlim=(SOONEST, 1e3))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: in_seconds(x)))
         ax.tick_params(axis="x", labelsize=13)
         ax.spines["left"].set_visible(False)
-        for x, words, role in ((0.30, "computing", "baseline"), (0.46, "and waiting for the network", "private")):
-            fig.text(x, 0.985, f"■ {words}", color=COLORS[role], va="top", fontsize=15, weight="bold")
-    return fig
+        for x, words, role in ((0.30, "● computing alone", "baseline"), (0.52, "◆ with the network", "private")):
+            fig.text(x, 0.985, words, color=COLORS[role], va="top", fontsize=15, weight="bold")
+    return fig, axes
+
+
+def draw_durations(fig: Figure, ax: Axes, found: Sequence[Duration]) -> None:
+    """Marks and words of each protocol, laid over the frame, in whose axes they are placed."""
+    here = {"transform": ax.transData}
+    with styled():
+        for row, each in enumerate(found):
+            ends = [each.computing, each.seconds]
+            fig.add_artist(Line2D(ends, [row, row], color=COLORS["private"], linewidth=3, **here))
+            for name, end, role in zip(("computing", "all"), ends, ("baseline", "private"), strict=True):
+                look = {"color": COLORS[role], "marker": DOTS[name], "markersize": 12, "gid": f"{name} {row}"}
+                fig.add_artist(Line2D([end], [row], linestyle="", **look, **here))
+            words = f"   {in_seconds(each.seconds)}, {each.rounds} in turn, {in_bytes(each.size)}"
+            fig.text(each.seconds, row, words, va="center", fontsize=13.5, **here)
 
 
 def evenness(numbers: Mapping[str, np.ndarray], modulus: int, *, cells: int = 32) -> Figure:
@@ -214,10 +232,20 @@ def evenness(numbers: Mapping[str, np.ndarray], modulus: int, *, cells: int = 32
                 ax.axhline(edge, color="black", linestyle=(0, (4, 2)), linewidth=1.5)
             ax.set_xticks([0, cells / 2, cells], ["0", "m / 2", "m"], fontsize=14)
             ax.set(xlim=(0, cells), ylim=(0, max(1.35 * mean, 1.05 * counts.max())))
-            chi2 = ((counts - mean) ** 2).sum() / mean
-            ax.set_title(f"{title}\nχ² = {chi2:,.0f} (usual: {low:.0f} to {high:.0f})", **LARGE)
+            found = chi_square(values, modulus, cells=cells)
+            ax.set_title(f"{title}\nχ² = {found:,.0f} (usual: {low:.0f} to {high:.0f})", **LARGE)
             ax.set_ylabel("numbers", **LARGE)
     return fig
+
+
+def chi_square(values: np.ndarray, modulus: int, *, cells: int = 32) -> float:
+    r"""How uneven whole numbers are: $\sum_i (n_i - n / k)^2 / (n / k)$ over k equal parts of the modulus.
+
+    >>> chi_square(np.array([0, 1, 2, 7], dtype=np.uint64), 8, cells=2)
+    1.0
+    """
+    counts = cell_counts(values, modulus, cells)
+    return float(((counts - counts.mean()) ** 2).sum() / counts.mean())
 
 
 def cell_counts(values: np.ndarray, modulus: int, cells: int) -> np.ndarray:

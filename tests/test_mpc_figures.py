@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.lines import Line2D
 
 from spai_lab.crypto.channel import Lap, Sent
 from spai_lab.crypto.network_time import LAN, WAN, replay
@@ -9,12 +10,12 @@ from spai_lab.mpc_figures import arrows, by_layer, cell_counts, evenness, over_n
 from spai_lab.style import to_png
 
 LOG = [
-    Sent(0.1, True, "question", 1_000),
-    Sent(0.2, False, "piece", 2_000),
-    Sent(0.3, False, "piece", 3_000),
-    Sent(0.4, True, "thanks", 10),
+    Sent(0.1, 0.1, True, "question", 1_000),
+    Sent(0.1, 0.2, False, "piece", 2_000),
+    Sent(0.3, 0.3, False, "piece", 3_000),
+    Sent(0.4, 0.4, True, "thanks", 10),
 ]
-OTHER = [Sent(each.at, not each.outgoing, each.kind, each.size) for each in LOG]
+OTHER = [Sent(each.asked, each.at, not each.outgoing, each.kind, each.size) for each in LOG]
 LAPS = [Lap("first", 1_000, 5_000, 2, 0.25), Lap("second", 10, 0, 1, 0.5)]
 
 
@@ -45,11 +46,11 @@ def test_layers_show_totals():
 
 
 @pytest.mark.parametrize("network", [LAN, WAN])
-def test_bars_end_where_the_replay_says(network):
+def test_marks_stand_where_the_replay_says(network):
     fig = over_networks({"ours": (LOG, OTHER)}, network, {"theirs": 9.4})
     found = replay(LOG, OTHER, network)
-    widths = [patch.get_width() for patch in fig.axes[0].patches]
-    assert widths == pytest.approx([found.seconds, found.computing])
+    ends = {part.get_gid(): float(part.get_xdata()[0]) for part in fig.findobj(Line2D) if part.get_gid()}
+    assert ends == pytest.approx({"all 0": found.seconds, "computing 0": found.computing})
     assert any("9.4 s" in text for text in texts(fig))
 
 

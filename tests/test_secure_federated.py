@@ -104,6 +104,15 @@ def test_bytes_are_as_foretold_and_the_server_sees_no_update():
         assert len({*y[:100].tolist()}) == 100  # an update that is the same everywhere; 100 words repeat once in 2^51
 
 
+def test_an_agreed_bound_holds_for_updates_and_counts(refuses):
+    sent = [torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([-3.0])]
+    average = secure_federated_average(sent, [2, 2, 2], largest=7.0)
+    assert average.update.item() == 0
+    arguments = {"updates": sent, "examples": [2, 2, 3], "largest": 7.0}
+    refuses(secure_federated_average, arguments, "updates has an entry that times its 3 examples is 9")
+    refuses(secure_federated_average, arguments | {"largest": 0.0}, "largest is 0.0")
+
+
 def test_a_large_update_does_not_wrap_around(refuses):
     sent = [torch.tensor([2.0**36 - 2**13]), torch.tensor([-(2.0**36)]), torch.tensor([1.0])]
     for count, entry in ((8, "5.49756e+11"), (4, "2.74878e+11")):

@@ -29,8 +29,11 @@ class Disconnected(ProtocolError):
 
 @dataclass(frozen=True)
 class Sent:
-    """One message of a channel's log: seconds since the channel was made, whether this end sent it, kind and bytes."""
+    """One message of a channel's log: when this end was ready to send or receive it and when that was done, in seconds
+    since the channel was made; whether this end sent it; kind and bytes.
+    """
 
+    asked: float
     at: float
     outgoing: bool
     kind: str
@@ -111,6 +114,7 @@ class Channel:
             ProtocolError: the frame would be longer than `max_frame`; `Disconnected`, the other party has left.
             TimeoutError: it did not take the message in time.
         """
+        asked = time.monotonic()
         frame = pack(kind, *values, max_frame=self.max_frame)
         self._check_open()
         try:
@@ -123,7 +127,7 @@ class Channel:
                 ) from None
             raise Disconnected(f"{self.peer} has left before {self.name} could send {kind!r}") from None
         self.bytes_sent += len(frame)
-        self._turn(kind, len(frame), sending=True)
+        self._turn(kind, len(frame), asked, sending=True)
 
     def receive(self, kind: str, *types: type, timeout: float | None = None) -> tuple:
         """Wait for a message of this kind.
@@ -142,6 +146,7 @@ class Channel:
 
     def receive_any(self, kinds: dict[str, tuple[type, ...] | None], *, timeout: float | None = None) -> Message:
         """Wait for a message of one of these kinds, each with the types of its values or None; else like `receive`."""
+        asked = time.monotonic()
         timeout = self.timeout if timeout is None else timeout
         wanted = " or ".join(map(repr, kinds))
         self._check_open()
@@ -161,7 +166,7 @@ class Channel:
             self.close()
             raise type(error)(f"{self.peer} to {self.name}: {error}") from None
         self.bytes_received += HEADER + len(payload)
-        self._turn(message.kind, HEADER + len(payload), sending=False)
+        self._turn(message.kind, HEADER + len(payload), asked, sending=False)
         self._remember(payload)
         return message
 
@@ -221,12 +226,12 @@ class Channel:
                 raise Disconnected(f"the other end has left{there}")
             self._inbox += data
 
-    def _turn(self, kind: str, size: int, *, sending: bool) -> None:
+    def _turn(self, kind: str, size: int, asked: float, *, sending: bool) -> None:
         """Count a round whenever the direction changes."""
         self.rounds += sending is not self._sending
         self._sending = sending
         if self._log is not None:
-            self._log.append(Sent(time.monotonic() - self._made, sending, kind, size))
+            self._log.append(Sent(asked - self._made, time.monotonic() - self._made, sending, kind, size))
 
     def _remember(self, payload: bytes) -> None:
         """Keep a message while there is room: the first ones, without gaps."""

@@ -1,14 +1,15 @@
 r"""Labels of a garbled circuit, and the hashes that hide them: of a label and a tweak, which no two gates share.
 
-A gate's table is a sum of hashes. Free XOR gives all wires one difference $\Delta$, so that a hash must hide
-$H(x \oplus \Delta, j) \oplus b \Delta$ too (Choi, Katz, Kumaresan and Zhou 2012, "On the security of the free-XOR
-technique", IACR 2011/510). Without the tweak j, two gates that share an input differ by 0 or $\Delta$: all is lost.
-AES under one fixed key, the fast choice for long, was insecure in several libraries for the lack of it (Guo, Katz, Wang
-and Yu 2019, IACR 2019/074).
+A gate's table is a sum of hashes. Free XOR gives all wires one difference $\Delta$, so that a hash must hide $H(x
+\oplus \Delta, j) \oplus b \Delta$ too (Choi, Katz, Kumaresan and Zhou 2012, "On the security of the free-XOR
+technique", IACR 2011/510). Without the tweak j, two gates that share an input differ by 0 or $\Delta$: all is lost. AES
+under one fixed key, the fast choice for long, was insecure in several libraries' oblivious transfers for the lack of it
+(Guo, Katz, Wang and Yu 2019, IACR 2019/074).
 
 The salt is public and drawn anew for each garbling, so that what an attacker computes serves against one only (Guo,
-Katz, Wang, Weng and Yu 2020, "Better concrete security for half-gates garbling (in the multi-instance setting)",
-IACR 2019/1168).
+Katz, Wang, Weng and Yu 2020, "Better concrete security for half-gates garbling (in the multi-instance setting)", IACR
+2019/1168). Within one garbling of C gates, proofs for a fixed key lose a factor that grows with C: `tmmo_hash` has
+fewer than 128 bits of proved security for large circuits, `blake2_hash`, with the tweak inside, loses nothing.
 
 For learning, not for secrets.
 """

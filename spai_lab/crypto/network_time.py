@@ -10,8 +10,7 @@ latency of one way. What two parties send each other at once waits once.
 | `LAN`, machines of one room | .15 ms | 1 Gbit/s |
 | `WAN`, two countries | 40 ms | 100 Mbit/s |
 
-Reference: the two networks are of the size on which Liu, Juuti, Lu and Asokan 2017, IACR 2017/452, and Mohassel and
-Zhang 2017, IACR 2017/396, timed theirs. Survey: private AI, cryptography, multi-party computation.
+Both are round settings of our own, not those of a paper. Survey: private AI, cryptography, multi-party computation.
 """
 
 from collections import deque
@@ -77,8 +76,8 @@ def replay(first: Sequence[Sent], second: Sequence[Sent], network: Network) -> D
     Survey: private AI, cryptography, multi-party computation.
     Simplified: a message arrives whole; no slow start, no loss, no headers of the network's own.
 
-    >>> ping = [Sent(0.0, True, "ping", 1000), Sent(0.0, False, "pong", 1000)]
-    >>> pong = [Sent(0.0, False, "ping", 1000), Sent(0.5, True, "pong", 1000)]
+    >>> ping = [Sent(0.0, 0.0, True, "ping", 1000), Sent(0.0, 0.6, False, "pong", 1000)]
+    >>> pong = [Sent(0.0, 0.1, False, "ping", 1000), Sent(0.6, 0.6, True, "pong", 1000)]
     >>> replay(ping, pong, Network(latency=0.1, bandwidth=1e4))  # there and back, and half a second between
     Duration(seconds=0.9, computing=0.5, rounds=2, size=2000)
     """
@@ -111,6 +110,7 @@ def arrival(first: Sequence[Sent], second: Sequence[Sent], network: Network) -> 
             free[p] = max(free[p], clock[p]) + event.size / network.bandwidth
             wires[p].append((event, free[p] + network.latency, depth[p] + 1))
         else:
+            clock[p] += max(0.0, event.asked - before[p])
             sent, arrived, chain = wires[1 - p].popleft()
             if (sent.kind, sent.size) != (event.kind, event.size):
                 raise ValueError(f"first and second differ: {sent.kind!r} was sent and {event.kind!r} received")

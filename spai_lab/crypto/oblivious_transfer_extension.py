@@ -18,8 +18,9 @@ then says $q_j = t_j \oplus r_j s$:
 
 Both parties follow the protocol (semi-honest), and here that matters: a receiver that puts another r in each column
 reads s bit by bit, and with s all messages. Protocols that check columns exist (Keller, Orsini and Scholl 2015,
-"Actively secure OT extension with optimal overhead", IACR 2015/546); this is none. Nor may a run's seeds serve again:
-two runs of the same columns show the sender $r \oplus r'$, which is why each call draws its own.
+"Actively secure OT extension with optimal overhead", IACR 2015/546; on its proof Roy 2022, IACR 2022/192); this is
+none. Nor may a run's seeds serve again: two runs of the same columns show the sender $r \oplus r'$, which is why each
+call draws its own.
 
 For learning, not for secrets: no care is taken about timing or about what stays in memory.
 """

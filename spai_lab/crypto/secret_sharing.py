@@ -103,7 +103,7 @@ def truncate(x: np.ndarray, places: int, *, party: int, ring: Ring = RING) -> np
     Reference: Mohassel and Zhang 2017, "SecureML", IACR 2017/396, theorem 1, which has the bound
         $2^{l_x + 1 - l}$ for $|x| < 2^{l_x}$, twice of what is counted here.
     Survey: private AI, cryptography, multi-party computation.
-    Simplified: two parties. For three or more it is wrong almost always, and takes a protocol.
+    Simplified: two parties. For three it is wrong about every second time, and takes a protocol.
 
     >>> shares = [np.array([100], dtype=np.uint64), np.array([256 - 100 + 20], dtype=np.uint64)]  # 20, modulo 2^8
     >>> halves = [truncate(each, 2, party=i, ring=Ring(8)) for i, each in enumerate(shares)]

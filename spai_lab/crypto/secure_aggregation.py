@@ -16,13 +16,15 @@ $y_u = x_u + \mathrm{PRG}(b_u) + \sum_{v > u} \mathrm{PRG}(s_{uv}) - \sum_{v < u
 | `spai_lab.training.secure_federated` | federated averaging through it |
 
 **Which model holds.** Semi-honest: server and up to t - 1 clients who put together all they saw learn the sum of the
-others who are in it, and nothing else, as long as X25519, the hash, the cipher and SHAKE-256 are what they should be.
-A server may also lie about who has left, to each client another story, and gets both secrets of nobody as long as
-$2 t > n + c$, where c clients help it: each other client answers once, and about each client with one share. It may not
-exchange public keys: nothing binds a key to its owner, so that a server that hands out its own keys reads all inputs.
+others who are in it, and nothing else, as long as X25519, the hash, the cipher and SHAKE-256 are what they should be. A
+server may also lie about who has left, to each client another story, and gets both secrets of nobody as long as $2 t >
+n + c$, where c clients help it: each other client answers once, and about each client with one share. But it may open a
+smaller sum than any client was told: of 5 clients with t = 3 the sum of two. Bonawitz et al. prevent that by signing
+who is in the sum (their round 3), which is left out. And it may not exchange public keys: nothing binds a key to its
+owner, so that a server that hands out its own keys reads all inputs.
 
 **What nobody can check.** A client may send any vector as its masked input. A sum beyond what the clients can reach is
-refused, so that noise is found out; a wrong input within the bounds is not.
+refused, so that noise is found out if the agreed bound is well below its default; a wrong input within it is not.
 
 For learning, not for secrets: nothing takes constant time, and secrets stay in memory.
 """

@@ -112,7 +112,8 @@ def aggregation_server(*channels: Channel, terms: Terms, deadline: float = DEADL
         2017/281, figure 4.
     Survey: private AI, cryptography, multi-party computation.
     Simplified: the consistency check (round 3), with signed keys and signatures of who is in the sum, is left out, so
-        that the server must be semi-honest in handing out keys. All clients talk to all others.
+        that the server must be semi-honest in handing out keys and in saying who is in the sum. All clients talk to all
+        others.
 
     >>> from spai_lab.crypto.secret_sharing_ring import to_ring
     >>> terms = Terms(clients=3, threshold=2, size=2)

@@ -37,8 +37,8 @@ def told(view: Sequence[Message]) -> list[tuple[str, str, str]]:
 
 
 def numbers(message: Message) -> str:
-    """The first numbers of a message's first array, or of what it holds."""
-    for value in message.values:
+    """The first numbers of a message's last array, which is what it is about, or of what it holds."""
+    for value in reversed(message.values):
         if isinstance(value, np.ndarray | Tensor):
             flat = np.asarray(value).reshape(-1)
             return ", ".join(f"{each:,}" for each in flat[:FIRST].tolist()) + (", …" if flat.size > FIRST else "")

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from collections import Counter
 
 from spai_lab.exercises import (
@@ -106,7 +107,7 @@ def hint(name: str) -> Shown:
     hints_given[name] = number
     end = f' The last one: `solution("{name}")` shows an answer.' if number == len(hints) else ""
     text = f"**Hint {number} of {len(hints)}.** {hints[number - 1]}{end}"
-    return Shown(text.replace("**", "").replace("`", ""), markdown=text)
+    return Shown(re.sub(r"\*\*(?=\S)(.+?)(?<=\S)\*\*|`", r"\1", text), markdown=text)
 
 
 def solution(name: str) -> Shown:

@@ -23,7 +23,7 @@ from spai_lab.crypto.parties import run_parties
 from spai_lab.crypto.relu_networks import minionn_network, relu_network
 from spai_lab.crypto.secret_sharing import reconstruct, share
 from spai_lab.crypto.secret_sharing_parties import Link
-from spai_lab.crypto.secret_sharing_ring import encode, to_ring, to_signed
+from spai_lab.crypto.secret_sharing_ring import to_ring, to_signed
 from spai_lab.crypto.secret_sharing_triples import deal_triple, stock
 from spai_lab.crypto.secureml import infer_on_shares
 from spai_lab.crypto.secureml_terms import inference_failure, inference_terms, logit_errors
@@ -74,7 +74,7 @@ def right(network: FixedNetwork, x: Tensor, y: Tensor) -> list[int]:
 
 def spelled_log(log: Sequence[Sent]) -> list[list]:
     """A log as it is kept."""
-    return [[round(each.at, 5), each.outgoing, each.kind, each.size] for each in log]
+    return [[round(each.asked, 5), round(each.at, 5), each.outgoing, each.kind, each.size] for each in log]
 
 
 def spelled_laps(laps: Sequence[Lap]) -> list[list]:
@@ -307,7 +307,7 @@ class Aggregated:
             "largest_error": float((average.update.double() - weighed).abs().max()),
             "run_seconds": round(seconds, 2),
             "client_bytes": int(np.median(up)),
-            "plain_bytes": int(encode(updates[0], 24).nbytes),
+            "plain_bytes": updates[0].nbytes,
         }
 
 

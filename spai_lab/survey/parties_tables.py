@@ -10,7 +10,7 @@ from spai_lab.survey.encrypted_tables import share
 from spai_lab.survey.measure import load_measurement, results_file, rows_of_kind
 
 KINDS = ("hybrid", "shares")
-MACHINE = "another machine, one thread a party, memory in place of a network, nothing prepared before the image"
+MACHINE = "another machine, one thread a party, memory in place of a network; nothing prepared, theirs is the total"
 
 # --- what is kept -----------------------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ def layer_table(first: Sequence[Lap], second: Sequence[Lap]) -> list[tuple[str, 
 
 def training_table(measurement: dict) -> list[tuple[str, ...]]:
     """Examples, epochs, steps, accuracy on shares, in plain fixed point, with the true sigmoid; largest difference of a
-    weight; seconds; bytes that both servers send each other.
+    weight, at most, the chance that a number wraps around; seconds; bytes that both servers send each other.
     """
     return [
         (
@@ -107,6 +107,8 @@ def training_table(measurement: dict) -> list[tuple[str, ...]]:
             f"{row['steps']}",
             *(share(row[name]) for name in ("shares", "fixed", "sigmoid")),
             f"{row['largest_difference']:,}",
+            "–" if row["difference_bound"] is None else f"{row['difference_bound']:,.0f}",
+            f"{row['wrap']:.0e}",
             in_seconds(row["run_seconds"]),
             in_bytes(sum(each.bytes_sent for laps in laps_of(row) for each in laps if between_servers(each))),
         )
@@ -156,8 +158,7 @@ def parties_compared() -> Iterator[tuple[str, Measured, str, str]]:
         megabytes = sum(row["bytes"]) / 1e6
         for paper in ("minionn", "gazelle"):
             yield f"{paper}-seconds", Measured(lan, images, (lan, lan)), "the same layers, replayed over a LAN", MACHINE
-            differs = (
-                f"half gates, ring-LWE in coefficients, {min(row['agreed_bits'])} to {max(row['agreed_bits'])} bits"
-            )
+            few, many = min(row["agreed_bits"]), max(row["agreed_bits"])
+            differs = f"half gates, ring-LWE in coefficients, {few} to {many} bits, pools before ReLU"
             sent = Measured(megabytes, images, (megabytes, megabytes))
             yield f"{paper}-megabytes", sent, "the same layers, both directions", differs

@@ -10,6 +10,7 @@ average as far as it likes, within the bounds of the ring.
 """
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import vector_to_parameters
 
-from spai_lab.checks import check_callable, check_count, describe
+from spai_lab.checks import check_callable, check_count, check_number, describe
 from spai_lab.crypto.secret_sharing_ring import RING, check_places, decode, encode, to_ring, to_signed
 from spai_lab.crypto.secure_aggregation import Terms
 from spai_lab.crypto.secure_aggregation_parties import DEADLINE, Aggregate, secure_sum
@@ -53,6 +54,7 @@ def secure_federated_average(
     *,
     threshold: int | None = None,
     places: int = PLACES,
+    largest: float | None = None,
     round: int = 0,
     dropouts: Mapping[int, str] | None = None,
     deadline: float = DEADLINE,
@@ -70,6 +72,8 @@ def secure_federated_average(
         examples: $n_i$, whole numbers of at least 1.
         threshold: t, how many must stay; None takes the fewest there may be, more than half.
         places: f, binary places, from 0 to 62; $|n_i U_i|$ stays below $2^{63-f} / n$.
+        largest: an agreed bound that $|n_i U_i|$ stays below, and $n_i$; None takes what the ring holds. A sum beyond
+            n times this is refused, so that a small bound finds noise out.
         round: its number.
         dropouts, deadline, transport, view: as in `secure_sum`.
     Returns:
@@ -93,8 +97,9 @@ def secure_federated_average(
     for count in examples:
         check_count("examples", count)
     n = len(vectors)
-    terms = Terms(n, n // 2 + 1 if threshold is None else threshold, len(vectors[0]) + 1, round=round)
     check_places(places, RING)
+    most = None if largest is None else agreed_bound(largest, places)
+    terms = Terms(n, n // 2 + 1 if threshold is None else threshold, len(vectors[0]) + 1, most, round)
     for vector, count in zip(vectors, examples, strict=True):
         check_fits(vector, int(count), places, terms)
     inputs = [weighted_input(vector, int(count), places) for vector, count in zip(vectors, examples, strict=True)]
@@ -163,6 +168,16 @@ def flattened(updates: Sequence[Update]) -> list[np.ndarray]:
         if [p.shape for p in each] != [p.shape for p in parts[0]] or not sum(p.numel() for p in each):
             raise ValueError(f"updates holds {list(map(describe, each))}; accepted: the shapes of the first, not empty")
     return [torch.cat([p.detach().cpu().double().flatten() for p in each]).numpy() for each in parts]
+
+
+def agreed_bound(largest: float, places: int) -> int:
+    """A bound in units of the last place.
+
+    >>> agreed_bound(1.5, 4)
+    24
+    """
+    check_number("largest", largest, low=0, exclusive=True)
+    return math.ceil(math.ldexp(largest, places))
 
 
 def weighted_input(vector: np.ndarray, count: int, places: int) -> np.ndarray:

@@ -10,7 +10,8 @@ from spai_lab.checks import describe as describe_value
 from spai_lab.crypto.channel import Sent
 from spai_lab.crypto.network_time import LAN, MEGABIT, WAN, Duration, Network, replay
 from spai_lab.he_figures import in_bytes, in_seconds
-from spai_lab.mpc_figures import over_networks
+from spai_lab.mpc_figures import draw_durations, network_frame
+from spai_lab.style import Backdrop
 from spai_lab.survey.ledger import published
 from spai_lab.survey.measure import load_measurement
 from spai_lab.survey.parties_tables import logs_of
@@ -37,6 +38,13 @@ def durations(latency: float, bandwidth: float) -> dict[str, Duration]:
     return {name: replay(*logs, network) for name, logs in measured().items()}
 
 
+@lru_cache(maxsize=1)
+def backdrop() -> Backdrop:
+    """What no slider moves."""
+    told = {name: published()[figure]["value"] for name, figure in PUBLISHED.items()}
+    return Backdrop.of(*network_frame(list(measured()), told))
+
+
 def check_setting(latency: float, bandwidth: float) -> None:
     """`ValueError` unless both are on the controls."""
     for name, value, grid in (("latency", latency, LATENCIES), ("bandwidth", bandwidth, BANDWIDTHS)):
@@ -58,8 +66,10 @@ def render(network: str, latency: float, bandwidth: float) -> Figure:
     """
     check_choice("network", network, tuple(PRESETS))
     check_setting(latency, bandwidth)
-    told = {name: published()[figure]["value"] for name, figure in PUBLISHED.items()}
-    return over_networks(measured(), Network(latency, bandwidth * MEGABIT), told)
+    behind = backdrop()
+    fig = behind.picture()
+    draw_durations(fig, behind.axes["bars"], list(durations(latency, bandwidth).values()))
+    return fig
 
 
 def verdict(network: str, latency: float, bandwidth: float) -> str:
@@ -82,7 +92,7 @@ def describe(network: str, latency: float, bandwidth: float) -> str:
         f"{name} {in_seconds(each.seconds)}, {each.rounds} messages in turn, {in_bytes(each.size)}"
         for name, each in found.items()
     )
-    return f"Bars, with {in_seconds(latency)} of latency and {bandwidth:,} Mbit/s: {told}."
+    return f"Marks, with {in_seconds(latency)} of latency and {bandwidth:,} Mbit/s: {told}."
 
 
 def network_explorer() -> Explorable:

@@ -188,4 +188,7 @@ def shares_explorer() -> Explorable:
         "together": widgets.IntSlider(description="together", value=4, min=1, max=MOST),
         "draw": widgets.IntSlider(description="draw again", value=1, min=1, max=DRAWS),
     }
+    for kind in KINDS:
+        for draw in range(1, DRAWS + 1):
+            backdrop(kind, draw)
     return Explorable(render, controls, alt=describe, caption=verdict)

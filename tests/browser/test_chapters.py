@@ -193,7 +193,7 @@ def test_the_epsilon_slider_moves_the_picture_its_words_and_the_caption(notebook
         ("shares_explorer(", "draw again", 2, ", sharing {}: "),
         ("gate_explorer(", "garbling", 2, "Garbling {} of "),
         ("traffic_explorer(", "messages", 3, ", the first {} arrows."),
-        ("network_explorer(", "latency", 3, "Bars, with {} of latency"),
+        ("network_explorer(", "latency", 3, "Marks, with {} of latency"),
         ("network_explorer(", "Mbit/s", 2, " and {} Mbit/s: "),
     ],
 )

@@ -16,9 +16,9 @@ def conversation(*messages):
     logs, clock = ([], []), [0.0, 0.0]
     for sender, seconds, size in messages:
         clock[sender] += seconds
-        logs[sender].append(Sent(clock[sender], True, "message", size))
-        clock[1 - sender] = max(clock)
-        logs[1 - sender].append(Sent(clock[1 - sender], False, "message", size))
+        logs[sender].append(Sent(clock[sender], clock[sender], True, "message", size))
+        asked, clock[1 - sender] = clock[1 - sender], max(clock)
+        logs[1 - sender].append(Sent(asked, clock[1 - sender], False, "message", size))
     return logs
 
 
@@ -35,7 +35,7 @@ def test_messages_one_way_wait_for_the_wire_and_not_for_each_other():
 
 
 def test_an_exchange_waits_once():
-    send, receive = Sent(0.0, True, "share", 500), Sent(0.0, False, "share", 500)
+    send, receive = Sent(0.0, 0.0, True, "share", 500), Sent(0.0, 0.0, False, "share", 500)
     found = replay([send, receive] * 3, [send, receive] * 3, SLOW)
     assert found.rounds == 3
     assert found.seconds == pytest.approx(3 * (0.25 + 0.5))
@@ -47,19 +47,28 @@ def test_what_is_computed_stays():
     assert found.seconds == pytest.approx(3.0 + 2 * (0.25 + 0.5))
 
 
+def test_what_is_computed_before_a_message_is_read_stays_too():
+    sent = [Sent(0.0, 0.0, True, "message", 10)] * 2
+    read = [Sent(0.0, 0.0, False, "message", 10), Sent(2.0, 2.0, False, "message", 10)]
+    found = replay(sent, read, SLOW)
+    assert found.computing == pytest.approx(2.0)
+    assert found.seconds == pytest.approx(0.01 + 0.25 + 2.0)
+
+
 def test_a_faster_network_is_never_slower():
     logs = conversation((0, 0.1, 10**6), (1, 0.1, 100), (0, 0.0, 10**5))
     fast, slow = replay(*logs, LAN), replay(*logs, WAN)
     assert fast.computing == slow.computing <= fast.seconds < slow.seconds
 
 
-def test_a_real_conversation_takes_as_long_as_its_replay_says():
-    """Both parties sleep before each message, as a wire would make them wait; sleeping is never too short."""
+def test_a_real_conversation_is_replayed_with_all_that_was_computed():
+    """Both parties compute, which is sleeping here, before they send and before they read; no sleep is too short."""
 
     def asking(channel):
         for _ in range(3):
             time.sleep(0.01)
             channel.send("question", bytes(100))
+            channel.send("more", bytes(100))
             channel.receive("answer", bytes)
         return channel.log
 
@@ -67,12 +76,15 @@ def test_a_real_conversation_takes_as_long_as_its_replay_says():
         for _ in range(3):
             channel.receive("question", bytes)
             time.sleep(0.02)
+            channel.receive("more", bytes)
+            time.sleep(0.03)
             channel.send("answer", bytes(200))
         return channel.log
 
-    found = replay(*run_parties(asking, answering, log=True), LAN)
+    first, second = run_parties(asking, answering, log=True)
+    found = replay(first, second, LAN)
     assert found.rounds == 6
-    assert found.computing >= 3 * (0.01 + 0.02)
+    assert 3 * (0.01 + 0.02 + 0.03) <= found.computing <= first[-1].at + second[-1].at
 
 
 @pytest.mark.parametrize("change", ["a message less", "another size", "another kind"])
@@ -82,7 +94,7 @@ def test_logs_of_different_runs_are_refused(change):
         second = second[:1]
     else:
         what = {"kind": "other"} if change == "another kind" else {"size": 501}
-        second = [Sent(0.0, False, **({"kind": "message", "size": 500} | what)), second[1]]
+        second = [Sent(0.0, 0.0, False, **({"kind": "message", "size": 500} | what)), second[1]]
     with pytest.raises(ValueError, match="first and second differ"):
         replay(first, second, LAN)
 

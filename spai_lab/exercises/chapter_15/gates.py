@@ -198,9 +198,9 @@ garbled_xor = Exercise(
 
         $$W^1 = W^0 \oplus \Delta.$$
 
-        Who garbles knows $A^0$, $B^0$ and $\Delta$, and chooses the label $C^0$ of the output. Who evaluates holds two
-        active labels, $A$ and $B$, does not know of which bits, and must reach the output's label of $a \oplus b$:
-        $C^0$ or $C^0 \oplus \Delta$.
+        Who garbles knows $A^0$, $B^0$ and $\Delta$, and computes a suitable label $C^0$ of the output. Who evaluates
+        holds two active labels, $A$ and $B$, does not know of which bits, and must reach the output's label of $a
+        \oplus b$: $C^0$ or $C^0 \oplus \Delta$.
 
         Write `my_garbled_xor(a0, b0, delta, a, b)`. It does the work of both: it returns $C^0$, from the garbler's
         `a0`, `b0` and `delta`, and the active label of the output, from `a` and `b` alone. No hash is needed, and no

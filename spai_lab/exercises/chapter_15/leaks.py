@@ -114,7 +114,7 @@ def takes_its_own_numbers(view):
 
 
 def stops_at_differences(view):
-    """It has the differences of secret numbers, so b is gone; the total tells what is added to all of them."""
+    """It has the differences of secret numbers, so b is gone; all are off by one number, which the total gives."""
     return parts(view)[1]
 
 
@@ -246,7 +246,8 @@ find_the_leak = Exercise(
     chapter=CHAPTER,
     task=r"""
         **Right, and wide open.** A client, party 0, has numbers $x_i > 0$, and a server, party 1, has weights $y_i$.
-        The client is to learn $\sum_i x_i y_i$ and nothing else. Both run this, each with its half of one triple:
+        The client is to learn $\sum_i x_i y_i$ and nothing else. Both run this, each with its half of one triple
+        (one a, one b and one c, for all i):
 
         ```python
         CODE

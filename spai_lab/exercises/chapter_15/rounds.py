@@ -103,7 +103,7 @@ def counts_exchanges_twice(layers, latency, bandwidth):
 
 
 def counts_messages_twice(layers, latency, bandwidth):
-    """It counts an exchange as two messages, as `rounds` of a channel does; both send at once, and wait once."""
+    """It counts an exchange as two messages; both send at once, and wait once."""
     return time_of(tally(layers, linear=lambda layer: 2, opened=2), latency, bandwidth)
 
 
@@ -233,25 +233,28 @@ def other_counts(result: np.ndarray, layers, latency, bandwidth) -> str:
     messages, _ = in_sequence(layers)
     if result == OTHER_SECONDS:
         return f"{given} its {messages} messages are right, and the seconds are not."
-    return f"{given} it counts another number of messages than the {messages} that follow one another."
+    return (
+        f"{given} it counts another number of messages than the {messages} that follow one another. "
+        "Is the opening at the end among them?"
+    )
 
 
 count_rounds = Exercise(
     chapter=CHAPTER,
     task=r"""
-        **What waiting costs.** Two parties compute a network on shares of 64 bits. A linear layer takes one exchange,
-        in which both send at once. ReLU is a garbled circuit, all numbers of a layer together: its parties take turns,
-        as often as `garbled_cost(shared_relu(64), n, 128).rounds` says for n numbers, and each byte waits for those
-        before it. In the end the result is opened, in one exchange. If $m$ messages follow one another, and carry $b$
-        bits one after another, a network of latency $t$ (in seconds, one way) and bandwidth $B$ (in bits a second, each
-        way) takes
+        **What waiting costs.** Two parties compute a neural network on shares of 64 bits. A linear layer takes one
+        exchange, in which both send at once; a bias sends nothing. ReLU is a garbled circuit, all numbers of a layer
+        together: its parties take turns, as often as `garbled_cost(shared_relu(64), n, 128).rounds` says for n
+        numbers (128 are the garbler's bits, a share and r), and each byte waits for those before it. In the end the
+        result is opened, in one exchange. If $m$ messages follow one another, and carry $b$ bits one after another, a
+        connection of latency $t$ (in seconds, one way) and bandwidth $B$ (in bits a second, each way) takes
 
         $$m \, t + \frac{b}{B}.$$
 
         Write `my_count_rounds(layers, latency, bandwidth)`, which returns $m$ and these seconds. A layer has a `kind`
-        ("linear", "bias", "relu" or "open"), a `shape` (for a product of `(M, K)` and `(K, N)`: M, K, N; else how many
-        numbers), and `sent`: the bytes of party 0 and those of party 1. Two messages that travel at once, one each way,
-        count as one, and take as long as the longer one. Computing takes no time here.
+        ("linear", "bias", "relu" or "open"), a `shape` (for a product of `(M, K)` and `(K, N)`: (M, K, N); else (n,),
+        how many numbers), and `sent`: the bytes of party 0 and those of party 1. Two messages that travel at once,
+        one each way, count as one, and take as long as the longer one. Computing takes no time here.
     """,
     solution=my_count_rounds,
     truth=right,
