@@ -400,6 +400,11 @@ def bench(options: argparse.Namespace) -> int:
     return start([str(ensure("test")), "-m", "benchmarks", *options.extra])
 
 
+def survey(options: argparse.Namespace) -> int:
+    """Ctrl-C reaches the survey, too, which keeps what it measured and ends its workers."""
+    return serve(package(ensure("lab"), "survey", "--profile", options.profile, *options.extra))
+
+
 def doctor(options: argparse.Namespace) -> int:
     """Works without an environment: it is there for the machine on which the installation fails."""
     python = scripts_python(ROOT / ".venv")
@@ -434,8 +439,10 @@ def parser() -> argparse.ArgumentParser:
     sub = command("models", models, "train the reference weights again, those that are not up to date")
     sub.add_argument("names", nargs="*", help="models, such as lenet-mnist; all if left out")
     command("bench", bench, "time our attacks against the libraries that users would pick instead")
+    sub = command("survey", survey, "measure every method of the survey; `-- --help` lists more options")
+    sub.add_argument("--profile", choices=["quick", "full"], default="quick", help="quick: digits; full: MNIST, faces")
     command("doctor", doctor, "say what this machine has, and what to do about what it lacks")
-    for name in ("survey", "lecture", "book"):
+    for name in ("lecture", "book"):
         command(name, later, "not there yet")
     return top
 

@@ -86,9 +86,11 @@ def _models(options: argparse.Namespace) -> int:
 def _measure(options: argparse.Namespace) -> int:
     from spai_lab.survey import (
         backdoors,
+        cleanup_jobs,
         defenses,
         detection,
         evasion_attacks,
+        full_evasion,
         gradient_attacks,
         poisoning,
         privacy,
@@ -135,6 +137,15 @@ def _measure(options: argparse.Namespace) -> int:
         print(comparison_table(robust_models.robust_compared(measured)))
         return 0
 
+    if options.name in ("cleanup", "random_views"):
+        if options.name == "cleanup":
+            runs = [cleanup_jobs.measure_cleanup(data, fresh=options.fresh) for data in ("digits", "mnist")]
+        else:
+            runs = [full_evasion.measure_random_views(fresh=options.fresh)]
+        for measured in runs:
+            print(f"{measured['name']}: {len(measured['rows'])} rows, which `spai-lab survey --profile full` shows")
+        return 0
+
     if options.name in privacy.FAMILIES:
         _, names = privacy.FAMILIES[options.name]
         for data in names:
@@ -162,6 +173,35 @@ def _measure(options: argparse.Namespace) -> int:
     print()
     print(comparison_table(compared(measured)))
     return 0
+
+
+def _survey(options: argparse.Namespace) -> int:
+    from spai_lab.survey.cluster import Certificates
+    from spai_lab.survey.profiles import survey_jobs
+    from spai_lab.survey.runner import run_survey, survey_table
+    from spai_lab.survey.totals import totals_sentences
+
+    try:
+        measured = run_survey(
+            options.profile,
+            workers=options.workers,
+            scheduler=options.scheduler,
+            certificates=Certificates(options.tls_ca, options.tls_cert, options.tls_key),
+            only=options.only,
+            fresh=options.fresh,
+            file=options.results,
+            timeout=options.timeout,
+        )
+    except KeyboardInterrupt as interrupt:
+        print("\n".join(["", *getattr(interrupt, "__notes__", ["Interrupted before the first row was begun."])]))
+        return 130
+    print(survey_table(measured, survey_jobs(options.profile)))
+    print(f"\n{totals_sentences()}")
+    if options.figures:
+        from spai_lab.survey.prints import save_all
+
+        print("\n".join(map(str, save_all(options.figures, options.profile, measurement=measured))))
+    return int(any("failed" in row for row in measured["rows"]))
 
 
 def _coverage(options: argparse.Namespace) -> int:
@@ -219,6 +259,9 @@ def _parser() -> argparse.ArgumentParser:
             "tuning",
             "encrypted",
             "parties",
+            "cleanup",
+            "random_views",
+            "blocks",
         ],
         help="what to measure",
     )
@@ -227,8 +270,27 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--workers", type=int, default=1, help="defenses and privacy: how many rows to measure at a time; default 1"
     )
-    sub = command("coverage", _coverage, "write the README's table of methods anew")
-    sub.add_argument("--readme", type=Path, default=Path("README.md"), help="the file with the table")
+    sub = command("survey", _survey, "measure every method of the survey; interrupted, it continues")
+    sub.add_argument("--profile", choices=["quick", "full"], default="quick", help="quick: digits; full: MNIST, faces")
+    sub.add_argument("--only", nargs="+", default=(), metavar="ROW", help="ids of the rows to measure; all if left out")
+    sub.add_argument("--workers", type=int, default=2, help="rows at a time, each on one thread; default 2")
+    sub.add_argument("--fresh", action="store_true", help="measure again what is there")
+    sub.add_argument("--timeout", type=float, help="seconds after which a row is given up; the profile's if left out")
+    sub.add_argument(
+        "--results", type=Path, metavar="FILE", help="where the rows are kept; in data/results if left out"
+    )
+    sub.add_argument("--figures", type=Path, metavar="FOLDER", help="draw the survey's tables and figures there")
+    sub.add_argument(
+        "--scheduler",
+        metavar="URL",
+        help="measure on a Dask cluster, tls://host:port; only on one that you trust, since it runs code",
+    )
+    for name, what in (("ca", "the authority of both ends"), ("cert", "our certificate"), ("key", "its private key")):
+        sub.add_argument(
+            f"--tls-{name}", type=Path, metavar="FILE", help=f"{what}, PEM; else from Dask's configuration"
+        )
+    sub = command("coverage", _coverage, "write the README's table of methods and its ledger anew")
+    sub.add_argument("--readme", type=Path, default=Path("README.md"), help="the file with the tables")
     return parser
 
 

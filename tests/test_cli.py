@@ -108,3 +108,61 @@ def test_a_measurement_that_a_chapter_names_is_known(name, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["measure", name, "--help"])
     assert ended.value.code == 0 and name in capsys.readouterr().out
+
+
+@pytest.fixture
+def surveyed(monkeypatch):
+    """What `spai-lab survey` asks of the runner; the rows that this answers with are `surveyed.rows`."""
+    from spai_lab.survey import runner
+
+    def run(profile, **settings):
+        asked.append((profile, settings))
+        if run.error:
+            raise run.error
+        return {"rows": run.rows}
+
+    asked, run.rows, run.error = [], [], None
+    run.asked = asked
+    monkeypatch.setattr(runner, "run_survey", run)
+    return run
+
+
+def test_survey_hands_on_its_options_and_ends_with_totals(surveyed, capsys):
+    assert main(["survey"]) == 0
+    printed = capsys.readouterr().out
+    assert "0 rows measured, 0 failed, 90 missing" in printed and "published figures" in printed
+    options = ["--profile", "full", "--only", "pgd", "fgsm", "--workers", "1", "--fresh", "--timeout", "5"]
+    assert main(["survey", *options, "--scheduler", "tls://h:1", "--tls-ca", "ca", "--results", "r.json"]) == 0
+    [(profile, settings), (other, chosen)] = surveyed.asked
+    assert (profile, settings["workers"], settings["scheduler"], settings["only"]) == ("quick", 2, None, ())
+    assert (other, chosen["only"], chosen["workers"], chosen["fresh"]) == ("full", ["pgd", "fgsm"], 1, True)
+    assert (chosen["scheduler"], chosen["certificates"].ca, chosen["timeout"]) == ("tls://h:1", Path("ca"), 5)
+    assert chosen["file"] == Path("r.json")
+
+
+def test_survey_answers_with_its_status_where_a_row_failed(surveyed, capsys):
+    surveyed.rows = [{"row": "pgd", "failed": "ValueError: eps", "seconds": 1.0}]
+    assert main(["survey"]) == 1
+    assert "| pgd | failed: ValueError: eps |" in capsys.readouterr().out
+
+
+def test_an_interrupted_survey_says_how_to_go_on(surveyed, capsys):
+    surveyed.error = KeyboardInterrupt()
+    surveyed.error.add_note("2 of 90 rows are kept")
+    assert main(["survey"]) == 130
+    assert "2 of 90 rows are kept" in capsys.readouterr().out
+
+
+def test_survey_refuses_a_cluster_that_nobody_can_trust(capsys, tmp_path):
+    assert main(["survey", "--scheduler", "tcp://192.0.2.7:8786", "--results", str(tmp_path / "r.json")]) == 1
+    assert "accepted: tls://host:port of a cluster that you trust" in capsys.readouterr().err
+
+
+def test_survey_draws_what_it_measured(surveyed, capsys, monkeypatch, tmp_path):
+    from spai_lab.survey import prints
+
+    asked = []
+    monkeypatch.setattr(prints, "save_all", lambda *given, **settings: asked.append((given, settings)) or [tmp_path])
+    assert main(["survey", "--profile", "full", "--figures", str(tmp_path)]) == 0
+    assert asked == [((tmp_path, "full"), {"measurement": {"rows": []}})]
+    assert str(tmp_path) in capsys.readouterr().out

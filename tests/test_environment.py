@@ -159,7 +159,18 @@ def modules():
 
 def test_the_package_needs_neither_the_oracles_nor_the_tests_tools():
     """Imported in a fresh interpreter, since the tests themselves import these."""
-    unwanted = ["foolbox", "art", "opacus", "dp_accounting", "phe", "torchattacks", "pytest", "hypothesis", "nbclient"]
+    unwanted = [
+        "foolbox",
+        "art",
+        "opacus",
+        "dp_accounting",
+        "phe",
+        "torchattacks",
+        "pytest",
+        "hypothesis",
+        "nbclient",
+        "distributed",
+    ]
     script = (
         "import importlib, json, sys\n"
         f"for name in {modules()!r}: importlib.import_module(name)\n"

@@ -312,12 +312,17 @@ def test_the_program_parses_on_old_pythons_and_needs_the_standard_library_alone(
             ["-m", "spai_lab", "models", "lenet-digits", "--seeds", "5"],
         ),
         (["bench", "--", "--quick"], ["-m", "benchmarks", "--quick"]),
+        (
+            ["survey", "--profile", "full", "--", "--only", "pgd"],
+            ["-m", "spai_lab", "survey", "--profile", "full", "--only", "pgd"],
+        ),
     ],
 )
 def test_the_other_commands_hand_on_what_they_are_given(run, monkeypatch, arguments, started):
     commands = []
     monkeypatch.setattr(run, "ensure", lambda stage: Path("python"))
-    monkeypatch.setattr(run, "start", lambda command: commands.append(command[1:]) or 0)
+    for way in ("start", "serve"):
+        monkeypatch.setattr(run, way, lambda command: commands.append(command[1:]) or 0)
     assert run.main(arguments) == 0
     assert commands == [started]
 
@@ -329,7 +334,7 @@ def test_closing_lines_in_all_their_forms(run, line):
     assert run.CLOSING_LINE.fullmatch(line)
 
 
-@pytest.mark.parametrize("command", ["survey", "lecture", "book"])
+@pytest.mark.parametrize("command", ["lecture", "book"])
 def test_what_is_to_come_says_so(run, capsys, command):
     assert run.main([command]) == 2
     assert "not there yet" in capsys.readouterr().out

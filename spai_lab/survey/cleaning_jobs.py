@@ -21,6 +21,7 @@ from spai_lab.defenses.poisoning import (
     strip,
 )
 from spai_lab.defenses.poisoning.neural_cleanse import flagged, reverse_triggers
+from spai_lab.defenses.poisoning.partition import MajorityVote
 from spai_lab.defenses.poisoning.sphere_slab import hinge_loss, linear_svm
 from spai_lab.defenses.poisoning.strip import strip_threshold
 from spai_lab.metrics import accuracy_rate
@@ -120,16 +121,20 @@ def by_neighbors(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Genera
     return knn_relabel(x, y) == y
 
 
-def by_voting(found: Backdoored, data: Dataset, generator: torch.Generator) -> dict:
-    """What partition aggregation leaves."""
+def voting(found: Backdoored, data: Dataset) -> MajorityVote:
+    """Partition aggregation on the victim's data."""
 
     def train(x: Tensor, y: Tensor) -> nn.Module:
         part = Poisoned(x, y, torch.zeros_like(y, dtype=torch.bool)).within(data)
         return cached(PARTITION_RECIPE, part, seed=found.seed, progress=False)[0]
 
     dataset = found.dataset
-    model = partition_aggregation(train, dataset.x_train, dataset.y_train, partitions=PARTITIONS, progress=False)
-    return after(model, found, data)
+    return partition_aggregation(train, dataset.x_train, dataset.y_train, partitions=PARTITIONS, progress=False)
+
+
+def by_voting(found: Backdoored, data: Dataset, generator: torch.Generator) -> dict:
+    """What partition aggregation leaves."""
+    return after(voting(found, data), found, data)
 
 
 def by_pruning(found: Backdoored, data: Dataset, generator: torch.Generator) -> dict:

@@ -1,13 +1,12 @@
-"""How much of the survey runs today: the table that the README shows, generated from the taxonomy."""
+"""What the README shows of the survey, generated: how much of it runs today, and the ledger of published figures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spai_lab.files import write_atomically
 from spai_lab.survey.regions import short_name, summary
 from spai_lab.survey.taxonomy import PARTS, Row, load_taxonomy, rows_of
-
-BEGIN, END = "<!-- coverage:begin -->", "<!-- coverage:end -->"
+from spai_lab.survey.totals import ledger_section
 
 
 def coverage_table(rows: Sequence[Row] | None = None) -> str:
@@ -31,10 +30,10 @@ def coverage_table(rows: Sequence[Row] | None = None) -> str:
 
 
 def update_readme(path: Path | str) -> bool:
-    """Write the coverage table between the two marks of a README.
+    """Write the coverage table and the ledger of published figures between their marks in a README.
 
     Args:
-        path: the README; it holds the begin mark and, after it, the end mark, each once.
+        path: the README; for each of `SECTIONS` it holds the begin mark and, after it, the end mark, each once.
     Returns:
         whether the file changed.
     Raises:
@@ -42,12 +41,42 @@ def update_readme(path: Path | str) -> bool:
     """
     path = Path(path)
     text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"{path.name} lacks its marks; accepted: {BEGIN} once and, below it, {END} once")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    updated = f"{before}{BEGIN}\n{coverage_table()}\n{END}{after}"
+    for name in SECTIONS:
+        check_marks(text, name, path.name)
+    updated = text
+    for name, written in SECTIONS.items():
+        updated = between_marks(updated, name, written())
     if updated == text:
         return False
     write_atomically(path, updated.encode("utf-8"))
     return True
+
+
+def marks(name: str) -> tuple[str, str]:
+    """Between what a section of the README is generated.
+
+    >>> marks("coverage")
+    ('<!-- coverage:begin -->', '<!-- coverage:end -->')
+    """
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+
+
+def check_marks(text: str, name: str, file: str) -> None:
+    """Raise `ValueError` unless a text has the marks of a section once, and in order."""
+    begin, end = marks(name)
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"{file} lacks its marks; accepted: {begin} once and, below it, {end} once")
+
+
+def between_marks(text: str, name: str, content: str) -> str:
+    """A text with other content in one section.
+
+    >>> between_marks("a<!-- b:begin -->old<!-- b:end -->c", "b", "new")
+    'a<!-- b:begin -->\\nnew\\n<!-- b:end -->c'
+    """
+    begin, end = marks(name)
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}"
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"coverage": coverage_table, "ledger": ledger_section}

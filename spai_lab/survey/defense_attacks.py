@@ -107,11 +107,14 @@ def asking(attack: Callable[..., Tensor], reveals: str = "logits", **settings: o
     return run
 
 
-def nearest(attack: Callable[..., Tensor], reveals: str | None = None, **settings: object) -> Attack:
+def nearest(
+    attack: Callable[..., Tensor], reveals: str | None = None, aware: bool = True, **settings: object
+) -> Attack:
     """An attack that seeks the least distortion: an image counts where that is within `eps`, and else comes back."""
 
     def run(trial: Trial) -> Tensor:
-        model, norm = trial.defended.view, trial.ball["norm"]
+        norm = trial.ball["norm"]
+        model = trial.defended.view if aware else trial.defended.network
         victim = model if reveals is None else Query(trial.defended.model, reveals)
         x_adv = attack(victim, *trial.images, **settings, generator=trial.generator)
         near = norms(x_adv - trial.x, norm) <= trial.ball["eps"]
@@ -134,13 +137,13 @@ def copied(trial: Trial) -> Tensor:
     return pgd(substitute(query, trial.data.x_val[:300], **settings), *trial.images, **trial.ball)
 
 
-def adaptive(trial: Trial) -> Tensor:
+def adaptive(trial: Trial, *, steps: int = 100) -> Tensor:
     """On what an attacker who knows the defense climbs: PGD on the cross-entropy; where that fails, on the margin."""
     defended, x, y = trial.defended, trial.x, trial.y
-    x_adv = pgd(defended.view, x, y, **trial.ball, steps=100, generator=trial.generator)
+    x_adv = pgd(defended.view, x, y, **trial.ball, steps=steps, generator=trial.generator)
     standing = ~fooled(defended.model, x_adv, y)
     if standing.any():
-        settings = {**trial.ball, "steps": 100, "gradient": margin_gradient, "generator": trial.generator}
+        settings = {**trial.ball, "steps": steps, "gradient": margin_gradient, "generator": trial.generator}
         x_adv[standing] = pgd(defended.view, x[standing], y[standing], **settings)
     return x_adv
 

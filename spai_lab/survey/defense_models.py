@@ -96,11 +96,11 @@ def transformed(transform: Callable[..., Tensor], samples: int = 1) -> Callable[
     return build
 
 
-def projected(name: str) -> Defended:
-    """The reference LeNet behind the range of a generator."""
+def projected(name: str, *, training: int = 1500, **search: int) -> Defended:
+    """The reference LeNet behind the range of a generator, trained for so many steps and searched with these."""
     data, network = load(name), reference("lenet", name)
-    drawn = train_generator(data.x_train[:10_000], generator=seeded(), progress=False)
-    model = defense_gan(network, drawn, generator=seeded(1))
+    drawn = train_generator(data.x_train[:10_000], steps=training, generator=seeded(), progress=False)
+    model = defense_gan(network, drawn, generator=seeded(1), **search)
     return Defended(model, gan_view(model, generator=seeded(2)), network)
 
 

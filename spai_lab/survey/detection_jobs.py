@@ -51,11 +51,11 @@ def squeezed(name: str) -> Guarded:
     return Guarded(model, detector, feature_squeezing_view(detector))
 
 
-def magnetized(name: str) -> Guarded:
+def magnetized(name: str, *, steps: int = 3000) -> Guarded:
     """MagNet with its two detectors and its reformer for MNIST, trained on all training images."""
     data, network = load(name), reference("lenet", name)
     reformer, fine = (
-        train_autoencoder(data.x_train, pooling=pooling, steps=3000, generator=seeded(int(pooling)), progress=False)
+        train_autoencoder(data.x_train, pooling=pooling, steps=steps, generator=seeded(int(pooling)), progress=False)
         for pooling in (True, False)
     )
     detectors = (reconstruction_error(reformer, 2), reconstruction_error(fine, 1))

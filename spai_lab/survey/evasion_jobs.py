@@ -134,11 +134,11 @@ def knowing(attack: Callable[..., Tensor], **arguments: object) -> Attempt:
     return attempt
 
 
-def asking(attack: Callable[..., Tensor], reveals: str, **arguments: object) -> Attempt:
-    """The attempt of an attack that asks a model which reveals no more than it is said to."""
+def asking(attack: Callable[..., Tensor], reveals: str, *, cap: int | None = None, **arguments: object) -> Attempt:
+    """The attempt of an attack that asks a model which reveals, and answers, no more than it is said to."""
 
     def attempt(model, x, y, generator):
-        query = Query(model, reveals)
+        query = Query(model, reveals, cap=cap)
         return attack(query, x, y, generator=generator, **arguments), query.counts
 
     return attempt
@@ -188,21 +188,27 @@ def from_a_substitute(model: nn.Module, x: Tensor, y: Tensor, generator: torch.G
     return pgd(copied, x, y, eps=EPS, generator=generator), torch.full((len(x),), query.total / len(x))
 
 
-def plainly(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
+def plainly(
+    model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, *, eps: float = EPS, steps: int = 40
+) -> tuple[Tensor, None]:
     """PGD as if there were no defense; its warning that there is one is expected here."""
     with unsuspecting():
-        return pgd(model, x, y, eps=EPS, generator=generator), None
+        return pgd(model, x, y, eps=eps, steps=steps, generator=generator), None
 
 
-def past_rounding(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
+def past_rounding(
+    model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, **settings: float
+) -> tuple[Tensor, None]:
     """PGD through BPDA: the rounding forward, the identity backward."""
     levels, network = model
-    return plainly(nn.Sequential(bpda(levels), network), x, y, generator)
+    return plainly(nn.Sequential(bpda(levels), network), x, y, generator, **settings)
 
 
-def past_noise(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
-    """PGD on the mean over 16 looks."""
-    return plainly(eot(model, 16), x, y, generator)
+def past_noise(
+    model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, *, looks: int = 16, **settings: float
+) -> tuple[Tensor, None]:
+    """PGD on the mean over some looks."""
+    return plainly(eot(model, looks), x, y, generator, **settings)
 
 
 class Levels(nn.Module):

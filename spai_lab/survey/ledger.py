@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from spai_lab.files import data_folder
 
+OUTCOMES = ("reproduced", "deviates", "not comparable", "none")
+
 
 def published() -> dict[str, dict]:
     """The ledger of published figures, `data/published.toml`, by id.
@@ -38,15 +40,25 @@ class Comparison:
     differs: str = ""
 
     @property
-    def verdict(self) -> str:
-        """Whether ours is within the tolerance that the ledger stated before; another set-up reproduces nothing."""
+    def outcome(self) -> str:
+        """The verdict in a word, one of `OUTCOMES`: is ours within the tolerance that the ledger stated before?
+
+        Another set-up reproduces nothing, and an unsure figure is not judged.
+        """
         if self.figure["standing"] == "U":
-            return "none: the published figure is unsure"
-        tolerance, gap = self.figure["tolerance"], self.value - self.figure["value"]
-        within = "inside" if abs(gap) <= tolerance else "outside"
+            return "none"
         if self.differs:
+            return "not comparable"
+        return "reproduced" if abs(self.value - self.figure["value"]) <= self.figure["tolerance"] else "deviates"
+
+    @property
+    def verdict(self) -> str:
+        """The outcome, with the gap and its tolerance, or with the reason why there is nothing to conclude."""
+        tolerance, gap, word = self.figure["tolerance"], self.value - self.figure["value"], self.outcome
+        if word == "none":
+            return "none: the published figure is unsure"
+        if word == "not comparable":
             return f"not comparable ({self.differs}); {self.amount(gap, sign='+')}"
-        word = {"inside": "reproduced", "outside": "deviates"}[within]
         provisional = " (provisional)" if self.figure["standing"] == "M" else ""
         return f"{word}{provisional}: {self.amount(gap, sign='+')}, tolerance {self.amount(tolerance)}"
 
@@ -57,19 +69,34 @@ class Comparison:
 
     def shown(self, value: float) -> str:
         """A value in the figure's unit; a share in percent."""
-        unit = self.figure.get("unit")
-        return f"{value:.4g} {unit}" if unit else f"{100 * value:.1f} %"
+        return amount_of(self.figure, value)
 
 
 def comparison_table(comparisons: Iterable[Comparison]) -> str:
     """Published beside measured as a Markdown table, with set-ups, interval, verdict, source and standing."""
-    lines = ["| published | | measured here | | verdict | source (standing) |", "|---|---:|---|---:|---|---|"]
-    for row in comparisons:
-        figure, (low, high) = row.figure, map(row.shown, row.interval)
-        interval = f", 95 % interval {low} to {high}" if low != high else ""
-        lines.append(
-            f"| {figure['metric']}: {figure['setup']} | {row.shown(figure['value'])} "
-            f"| {row.ours} | {row.shown(row.value)} (n = {row.images:,}{interval}) "
-            f"| {row.verdict} | {figure['source']} ({figure['standing']}) |"
-        )
-    return "\n".join(lines)
+    return "\n".join([*COMPARISON_HEAD, *map(comparison_line, comparisons)])
+
+
+COMPARISON_HEAD = ("| published | | measured here | | verdict | source (standing) |", "|---|---:|---|---:|---|---|")
+
+
+def comparison_line(row: Comparison) -> str:
+    """One line of `comparison_table`."""
+    low, high = map(row.shown, row.interval)
+    interval = f", 95 % interval {low} to {high}" if low != high else ""
+    measured = f"{row.ours} | {row.shown(row.value)} (n = {row.images:,}{interval})"
+    return figure_line(row.figure, measured, row.verdict)
+
+
+def figure_line(figure: dict, measured: str, verdict: str) -> str:
+    """A published figure as a line, beside two cells of what was measured, and the verdict."""
+    return (
+        f"| {figure['metric']}: {figure['setup']} | {amount_of(figure, figure['value'])} | {measured} "
+        f"| {verdict} | {figure['source']} ({figure['standing']}) |"
+    )
+
+
+def amount_of(figure: dict, value: float) -> str:
+    """A value in the figure's unit; a share in percent."""
+    unit = figure.get("unit")
+    return f"{value:.4g} {unit}" if unit else f"{100 * value:.1f} %"

@@ -7,9 +7,11 @@ import json
 import multiprocessing
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -67,27 +69,61 @@ def measure(
     Raises:
         spai_lab.data.DataUnavailable: the data is not there.
     """
-    file = results_file(name) if file is None else file
     weights = {model: manifest()["models"][f"{model}-{data}"]["sha256"] for model in sorted(models)}
     versions = {"torch": torch.__version__.split("+")[0]}
     head = {"name": name, "data": data, "seed": seed, "versions": versions, "weights": weights}
-    earlier = [] if fresh else earlier_rows(file, head)
-    rows = [row for row in earlier if any(is_row_of(job, row) for job in jobs)]
-    missing = [job for job in jobs if not any(is_row_of(job, row) for row in rows)]
     threads = torch.get_num_threads() if workers == 1 else 1
     machine = {"system": platform.system(), "processor": platform.machine(), "threads": threads}
+    measuring = partial(outcomes, seed=seed, workers=workers)
+    file = results_file(name) if file is None else file
+    return continued(file, head, jobs, measuring, machine=machine, fresh=fresh)
+
+
+def continued(
+    file: Path,
+    head: dict,
+    jobs: Sequence[Job],
+    measuring: Callable[[Sequence[Job]], Iterator[dict]],
+    *,
+    machine: dict,
+    wanted: Sequence[Job] | None = None,
+    fresh: bool = False,
+) -> dict:
+    """Measure the jobs that a file lacks or holds as failed, and write the file whenever a row is there.
+
+    Args:
+        file: where the rows are kept.
+        head: what tells the measurement from others, its name among it; a file with another head is measured anew.
+        jobs: all of the measurement, in the order in which the file keeps them.
+        measuring: from some jobs to the row of each, as soon as it is measured.
+        machine: what measures now.
+        wanted: the jobs to measure now; all if None. Rows of others stay as they are.
+        fresh: measure the wanted ones again, whatever the file holds of them.
+    Returns:
+        the measurement, as the file holds it.
+    """
+    earlier = earlier_rows(file, head)
+    rows = [row for row in earlier if stays(row, jobs, wanted, fresh)]
+    wanted = jobs if wanted is None else wanted
+    missing = [job for job in wanted if not any(is_row_of(job, row) for row in rows)]
 
     def keep() -> None:
         today = datetime.now(UTC).date().isoformat()
         content = {**head, "machine": machine, "measured": today, "rows": in_order(rows, jobs)}
         write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
 
-    if len(rows) < len(earlier):
+    if len(rows) < len(earlier) and not fresh:
         keep()
-    with tqdm(total=len(jobs), initial=len(rows), desc=name, unit="row") as bar:
-        for row in outcomes(missing, seed, workers):
+    start, failed = len(wanted) - len(missing), 0
+    with (
+        tqdm(total=len(wanted), initial=start, desc=head["name"], unit="row", smoothing=0) as bar,
+        closing(measuring(missing)) as measured,
+    ):
+        for row in measured:
             rows.append(row)
             keep()
+            failed += "failed" in row
+            bar.set_postfix({"failed": failed} if failed else {}, refresh=False)
             bar.update()
     return json.loads(file.read_text(encoding="utf-8"))
 
@@ -95,6 +131,13 @@ def measure(
 def is_row_of(job: Job, row: dict) -> bool:
     """Whether a row is what the job measured."""
     return row.items() >= job.key.items()
+
+
+def stays(row: dict, jobs: Sequence[Job], wanted: Sequence[Job] | None, fresh: bool) -> bool:
+    """Whether a row of an earlier run is kept: a job asks for it, and it is not to be measured again."""
+    job = next((job for job in jobs if is_row_of(job, row)), None)
+    asked = wanted is None or job in wanted
+    return job is not None and not (asked and (fresh or "failed" in row))
 
 
 def in_order(rows: Sequence[dict], jobs: Sequence[Job]) -> list[dict]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from spai_lab.metrics import Rate
 from spai_lab.survey.audit_jobs import audit_jobs
 from spai_lab.survey.backdoors import Measured
+from spai_lab.survey.block_tables import block_table, guessed_table, selective_table
 from spai_lab.survey.encrypted_jobs import encrypted_jobs
 from spai_lab.survey.encrypted_tables import (
     activation_table,
@@ -54,6 +55,7 @@ from spai_lab.survey.protected_jobs import protected_jobs
 from spai_lab.survey.protected_tables import protected_leak_table, protected_members_table, protected_words_table
 from spai_lab.survey.scattered_jobs import scattered_jobs
 from spai_lab.survey.secrets_jobs import secrets_jobs
+from spai_lab.survey.together_jobs import block_jobs
 from spai_lab.survey.tuning_jobs import tuning_jobs
 from spai_lab.survey.tuning_tables import tuning_table
 
@@ -70,6 +72,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Sequence[Job]], tuple[str, ...]]] = {
     "tuning": (tuning_jobs, ("digits", "mnist")),
     "encrypted": (encrypted_jobs, ("digits", "mnist")),
     "parties": (parties_jobs, ("digits", "mnist")),
+    "blocks": (block_jobs, ("digits", "mnist")),
 }
 
 
@@ -183,8 +186,13 @@ def tables(family: str, measurement: dict) -> dict[str, list[tuple[str, ...]]]:
         "parties": {
             "protocol, accuracy, in whole numbers, classes alike, largest error, bound, wraps": inference_table,
             "protocol, one image here, over a LAN, over a WAN, in turn, bytes of each party, triples": traffic_table,
-            "examples, epochs, steps, accuracy on shares, plain, sigmoid, difference, time, bytes": training_table,
+            "examples, epochs, steps, on shares, plain, sigmoid, difference, bound, wrap, time, bytes": training_table,
             "clients, leave, in the sum, size, error, time, bytes of a client, in the clear": aggregation_table,
+        },
+        "blocks": {
+            "measured, value, set-up, spent": block_table,
+            "what is shared, epsilon of a number, of all, accuracy": selective_table,
+            "the victim, how often its commonest answer is the answer": guessed_table,
         },
         "tuning": {
             "lot, noise, C, learning rate, epsilon, accuracy on the validation part, gradients clipped": tuning_table,

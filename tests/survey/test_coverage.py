@@ -1,11 +1,13 @@
-"""The README's coverage table is the taxonomy's, and writing it touches nothing else."""
+"""The README's coverage table is the taxonomy's, and writing what is generated touches nothing else."""
 
 import pytest
 
 from spai_lab.survey.coverage import coverage_table, update_readme
 from spai_lab.survey.taxonomy import load_taxonomy
+from spai_lab.survey.totals import ledger_section
 
 BEGIN, END = "<!-- coverage:begin -->", "<!-- coverage:end -->"
+LEDGER = "<!-- ledger:begin -->\n{}\n<!-- ledger:end -->"
 
 
 def test_the_counts_add_up_to_the_taxonomy():
@@ -22,13 +24,16 @@ def test_the_readme_shows_the_table_of_today(root):
 
 def test_what_stands_around_the_table_stays(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"Über uns\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
+    readme.write_text(f"Über uns\n{BEGIN}\nold\n{END}\nafter\n{LEDGER.format('old')}\n", encoding="utf-8")
     assert update_readme(readme) is True
-    assert readme.read_text(encoding="utf-8") == f"Über uns\n{BEGIN}\n{coverage_table()}\n{END}\nafter\n"
+    ledger = LEDGER.format(ledger_section())
+    assert readme.read_text(encoding="utf-8") == f"Über uns\n{BEGIN}\n{coverage_table()}\n{END}\nafter\n{ledger}\n"
     assert update_readme(readme) is False
 
 
-@pytest.mark.parametrize("text", ["", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"])
+@pytest.mark.parametrize(
+    "text", ["", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}", f"{BEGIN}{END}"]
+)
 def test_a_readme_without_its_marks_is_refused_and_stays(tmp_path, text):
     readme = tmp_path / "README.md"
     readme.write_text(text, encoding="utf-8")
