@@ -40,6 +40,8 @@ ROLES = tuple(COLORS)
 DIVERGING = "RdBu_r"
 SEQUENTIAL = "cividis"
 
+WIDEST = 1300  # pixels of a figure in a chapter, more than a notebook's column has
+
 SETTINGS = {
     "font.size": 13,
     "axes.titlesize": 14,
@@ -285,13 +287,13 @@ def frame(ax: Axes, role: str, *, width: float = 3) -> None:
         spine.set(visible=True, color=COLORS[role], linewidth=width)
 
 
-def to_png(fig: Figure) -> bytes:
-    """The figure as PNG, packed lightly: a slider waits for it."""
+def to_png(fig: Figure, *, packing: int = 3) -> bytes:
+    """The figure as PNG, packed lightly, since a slider waits for it; or as small as it gets, with 9."""
     buffer = io.BytesIO()
     with styled():
         fig.canvas.draw()
     opaque = np.asarray(fig.canvas.buffer_rgba())[..., :3]
-    Image.fromarray(opaque).save(buffer, format="png", compress_level=3)
+    Image.fromarray(opaque).save(buffer, format="png", compress_level=packing)
     return buffer.getvalue()
 
 
@@ -308,7 +310,8 @@ def show(fig: Figure, caption: str, alt: str) -> None:
     for name, text in (("caption", caption), ("alt", alt)):
         if not text.strip():
             raise ValueError(f"{name} is empty; accepted: a sentence")
-    png = base64.b64encode(to_png(fig)).decode()
+    fig.set_dpi(min(SETTINGS["figure.dpi"], WIDEST / fig.get_figwidth()))
+    png = base64.b64encode(to_png(fig, packing=9)).decode()
     display({"image/png": png, "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
     display(HTML(f"<p style='font-size: 1.05em; max-width: 60em'>{html.escape(caption)}</p>"))
 

@@ -182,6 +182,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.full
 @posix
 def test_an_interrupted_run_keeps_its_rows_ends_its_workers_and_goes_on(tmp_path, file, log, root, monkeypatch):
     script = tmp_path / "script.py"
