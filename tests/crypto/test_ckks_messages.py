@@ -416,7 +416,7 @@ def test_a_channel_delivers_or_closes():
         (lambda sent: [sent[0], sent[0], sent[1]], "message 0 of the client; accepted: message 1"),
         (lambda sent: sent[1:] + sent[:1], "message 1 of the client; accepted: message 0"),
         (lambda sent: [sent[0], sent[2], sent[1]], "message 2 of the client; accepted: message 1"),
-        (lambda sent: [sent[0], sent[1][:-1] + b"\0", sent[2]], "without the right tag"),
+        (lambda sent: [sent[0], sent[1][:-1] + bytes([sent[1][-1] ^ 1]), sent[2]], "without the right tag"),
     ]:
         error, server = conversation(key, *messages, change=change)
         assert isinstance(error, ValueError) and words in str(error)
