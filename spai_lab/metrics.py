@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import NormalDist, median
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -335,6 +336,16 @@ def caught_at(
     found = torch.tensor([caught(targets) for targets in drawn], dtype=torch.float64).sort().values
     low, high = (found[round(share * (resamples - 1))].item() for share in (0.025, 0.975))
     return Caught(caught(range(len(scores))), low, high)
+
+
+def chi_square(counts: np.ndarray) -> float:
+    r"""$\chi^2 = \sum_i \frac{(n_i - n / k)^2}{n / k}$: about k - 1 if all k cells are equally likely.
+
+    >>> chi_square(np.array([10, 10])), chi_square(np.array([15, 5]))
+    (0.0, 5.0)
+    """
+    expected = counts.mean()
+    return float(((counts - expected) ** 2).sum() / expected)
 
 
 def psnr(x: Tensor, other: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 from scipy import stats
 
+from spai_lab import metrics
 from spai_lab.checks import check_count, describe
 from spai_lab.crypto.channel import Lap, Sent
 from spai_lab.crypto.network_time import Duration, Network, replay
@@ -239,13 +240,12 @@ def evenness(numbers: Mapping[str, np.ndarray], modulus: int, *, cells: int = 32
 
 
 def chi_square(values: np.ndarray, modulus: int, *, cells: int = 32) -> float:
-    r"""How uneven whole numbers are: $\sum_i (n_i - n / k)^2 / (n / k)$ over k equal parts of the modulus.
+    """How uneven whole numbers are over k equal parts of the modulus; as `spai_lab.metrics.chi_square`.
 
     >>> chi_square(np.array([0, 1, 2, 7], dtype=np.uint64), 8, cells=2)
     1.0
     """
-    counts = cell_counts(values, modulus, cells)
-    return float(((counts - counts.mean()) ** 2).sum() / counts.mean())
+    return metrics.chi_square(cell_counts(values, modulus, cells))
 
 
 def cell_counts(values: np.ndarray, modulus: int, cells: int) -> np.ndarray:

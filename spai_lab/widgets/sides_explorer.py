@@ -40,6 +40,7 @@ from spai_lab.crypto.square_network import (
     weights_of,
 )
 from spai_lab.data import Dataset, load
+from spai_lab.metrics import chi_square
 from spai_lab.style import COLORS, Backdrop, image_colors, panels, styled
 from spai_lab.widgets.explorable import Explorable
 
@@ -141,16 +142,6 @@ def cell_counts(residues: np.ndarray, primes: tuple[int, ...]) -> np.ndarray:
     [2, 1]
     """
     return np.bincount((residues * CELLS // column(primes)).ravel(), minlength=CELLS)
-
-
-def chi_square(counts: np.ndarray) -> float:
-    r"""$\chi^2 = \sum_i \frac{(n_i - n / k)^2}{n / k}$: about k - 1 if all k cells are equally likely.
-
-    >>> chi_square(np.array([10, 10])), chi_square(np.array([15, 5]))
-    (0.0, 5.0)
-    """
-    expected = counts.mean()
-    return float(((counts - expected) ** 2).sum() / expected)
 
 
 def usual_chi_square() -> tuple[float, float]:
