@@ -200,7 +200,8 @@ def _survey(options: argparse.Namespace) -> int:
     if options.figures:
         from spai_lab.survey.prints import save_all
 
-        print("\n".join(map(str, save_all(options.figures, options.profile, measurement=measured))))
+        named = {"file": options.results.name} if options.results else {}
+        print("\n".join(map(str, save_all(options.figures, options.profile, measurement=measured | named))))
     return int(any("failed" in row for row in measured["rows"]))
 
 

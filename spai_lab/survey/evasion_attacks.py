@@ -148,6 +148,9 @@ def summary_table(measurement: dict) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+OF_LOGITS = "the saliency of logits; by that of probabilities, all else being the same, the figure is reproduced"
+
+
 def evasion_attacks_compared(measurement: dict) -> list[Comparison]:
     """The published figures of the least-distortion and black-box attacks, each beside what was measured for it.
 
@@ -169,12 +172,14 @@ class Beside:
             takes the success.
         ours: our set-up.
         differs: what our set-up differs in.
+        reason: what explains it where the figures deviate all the same.
     """
 
     jobs: Sequence[Attacked]
     statistic: Callable[[Tensor], float] | None
     ours: str
     differs: str = ""
+    reason: str = ""
 
 
 def besides() -> list[tuple[str, Beside]]:
@@ -187,8 +192,8 @@ def besides() -> list[tuple[str, Beside]]:
     return [
         ("jsma-success", Beside(JSMA["probabilities"], None, f"{network}, F the probabilities")),
         ("jsma-pixels", Beside(JSMA["probabilities"], mean_share, f"{network}, F the probabilities")),
-        ("jsma-success", Beside(JSMA["logits"], None, f"{network}, F the logits")),
-        ("jsma-pixels", Beside(JSMA["logits"], mean_share, f"{network}, F the logits")),
+        ("jsma-success", Beside(JSMA["logits"], None, f"{network}, F the logits", reason=OF_LOGITS)),
+        ("jsma-pixels", Beside(JSMA["logits"], mean_share, f"{network}, F the logits", reason=OF_LOGITS)),
         ("deepfool-lenet", Beside(DEEPFOOL["lenet"], mean_relative, network)),
         ("deepfool-mlp", Beside(DEEPFOOL["mlp"], mean_relative, perceptron, narrower)),
         ("cw-best", Beside(CARLINI_WAGNER, mean_of_nearest, network, shallower)),
@@ -209,10 +214,10 @@ def compare(figure: dict, beside: Beside, measured: Pooled) -> Comparison:
     ours = beside.ours if measured.queries is None else f"{beside.ours}, {measured.queries:,.0f} queries an image"
     if beside.statistic is None:
         rate = measured.rate
-        return Comparison(figure, rate.value, measured.trials, rate.interval, ours, beside.differs)
+        return Comparison(figure, rate.value, measured.trials, rate.interval, ours, beside.differs, beside.reason)
     values = torch.stack([measured.far, measured.lengths], dim=1).view(images, targets, 2)
     interval = bootstrap(values, beside.statistic)
-    return Comparison(figure, beside.statistic(values), images, interval, ours, beside.differs)
+    return Comparison(figure, beside.statistic(values), images, interval, ours, beside.differs, beside.reason)
 
 
 def mean(values: Tensor) -> float:

@@ -30,6 +30,7 @@ class Comparison:
         interval: its 95 % interval, in the same unit.
         ours: our set-up.
         differs: what our set-up differs in, if in anything.
+        reason: where ours deviates in the published set-up, what explains it.
     """
 
     figure: dict
@@ -38,6 +39,7 @@ class Comparison:
     interval: tuple[float, float]
     ours: str
     differs: str = ""
+    reason: str = ""
 
     @property
     def outcome(self) -> str:
@@ -60,7 +62,8 @@ class Comparison:
         if word == "not comparable":
             return f"not comparable ({self.differs}); {self.amount(gap, sign='+')}"
         provisional = " (provisional)" if self.figure["standing"] == "M" else ""
-        return f"{word}{provisional}: {self.amount(gap, sign='+')}, tolerance {self.amount(tolerance)}"
+        reason = f"; {self.reason}" if word == "deviates" and self.reason else ""
+        return f"{word}{provisional}: {self.amount(gap, sign='+')}, tolerance {self.amount(tolerance)}{reason}"
 
     def amount(self, value: float, sign: str = "") -> str:
         """A value in the figure's unit; shares are differences, hence in points."""

@@ -126,11 +126,12 @@ def interval_shown(headline: Headline) -> str:
 
 
 def source_of(measurement: dict) -> str:
-    """Which file a table or a figure was made from, and when that was measured.
+    """Which file a table or a figure was made from, `file` if that is not the project's own, and when it was measured.
 
     >>> source_of({"name": "survey_quick", "measured": "2026-01-31", "seed": 0, "rows": []})
     'data/results/survey_quick.json, measured 2026-01-31, seed 0'
     """
     found = check_measurement(measurement)
     day, seed = found.get("measured", "on an unknown day"), found.get("seed", "unknown")
-    return f"data/results/{found.get('name', 'unnamed')}.json, measured {day}, seed {seed}"
+    file = found.get("file", f"data/results/{found.get('name', 'unnamed')}.json")
+    return f"{file}, measured {day}, seed {seed}"

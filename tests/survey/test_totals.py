@@ -31,6 +31,26 @@ def test_the_ledger_follows_the_file_and_has_what_the_file_has(whole):
     assert all(comparison.figure == published()[comparison.figure["id"]] for comparison in whole)
 
 
+def test_what_deviates_says_why_and_nothing_else_does(whole):
+    deviating = [each for each in whole if each.outcome == "deviates"]
+    assert deviating and all(each.reason and each.verdict.endswith(f"; {each.reason}") for each in deviating)
+    assert all(each.reason not in each.verdict for each in whole if each.reason and each.outcome != "deviates")
+
+
+def test_the_reason_of_jsma_holds(whole):
+    """By probabilities, all else being the same, both figures are reproduced."""
+    outcomes = {
+        (each.figure["id"], each.ours.rpartition(" ")[2]): each.outcome
+        for each in whole
+        if each.figure["row"] == "jsma"
+    }
+    assert outcomes == {
+        (figure, kind): {"probabilities": "reproduced", "logits": "deviates"}[kind]
+        for figure in ("jsma-success", "jsma-pixels")
+        for kind in ("probabilities", "logits")
+    }
+
+
 def test_every_function_that_compares_is_in_the_ledger():
     modules = [
         import_module(f"spai_lab.survey.{found.name}") for found in pkgutil.iter_modules(spai_lab.survey.__path__)
