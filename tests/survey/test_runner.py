@@ -182,7 +182,11 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.full
+def listen() -> None:
+    """Ctrl-C reaches a program again, also where these tests run in the background of a shell, which makes it deaf."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @posix
 def test_an_interrupted_run_keeps_its_rows_ends_its_workers_and_goes_on(tmp_path, file, log, root, monkeypatch):
     script = tmp_path / "script.py"
@@ -190,7 +194,7 @@ def test_an_interrupted_run_keeps_its_rows_ends_its_workers_and_goes_on(tmp_path
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "encoding": "utf-8"}
     variables = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, str(script), str(file), log]
-    process = subprocess.Popen(command, **settings, env=variables, start_new_session=True)
+    process = subprocess.Popen(command, **settings, env=variables, start_new_session=True, preexec_fn=listen)
     while len(started(log)) < 5 or len(json.loads(file.read_text(encoding="utf-8"))["rows"]) < 3:
         assert process.poll() is None
         time.sleep(0.05)
