@@ -4,6 +4,7 @@ Each command imports what it needs, so that `doctor` runs where nothing is insta
 """
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -103,7 +104,9 @@ def _measure(options: argparse.Namespace) -> int:
         query_curves.measure_query_curves(fresh=options.fresh)
         return 0
     if options.name == "poisoning":
-        print(poisoning.targeted_table(poisoning.measure_poisoning("digits", fresh=options.fresh)))
+        for data in ("digits", "mnist"):
+            measured = poisoning.measure_poisoning(data, fresh=options.fresh)
+            print(f"\nTargeted attacks, {data}:\n{poisoning.targeted_table(measured)}")
         return 0
     if options.name == "backdoors":
         for data in ("digits", "mnist"):
@@ -182,6 +185,7 @@ def _survey(options: argparse.Namespace) -> int:
     from spai_lab.survey.totals import totals_sentences
 
     try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's "end now" is kept like Ctrl-C
         measured = run_survey(
             options.profile,
             workers=options.workers,
@@ -209,6 +213,17 @@ def _coverage(options: argparse.Namespace) -> int:
     from spai_lab.survey.coverage import update_readme
 
     print("README.md is now up to date." if update_readme(options.readme) else "README.md was up to date.")
+    return 0
+
+
+def _book(options: argparse.Namespace) -> int:
+    from spai_lab.book.build import build
+
+    try:
+        print(build(options.out, options.only, most=options.frames))
+    except KeyboardInterrupt:
+        print("Stopped. The frames drawn so far are kept: the same command goes on from there.", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -290,6 +305,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             f"--tls-{name}", type=Path, metavar="FILE", help=f"{what}, PEM; else from Dask's configuration"
         )
+    sub = command("book", _book, "build the workbook as web pages that need neither a kernel nor a network")
+    sub.add_argument("--only", nargs="+", default=(), metavar="NAME", help="beginnings of chapters' names, such as 02")
+    sub.add_argument("--out", type=Path, default=Path("build/book"), metavar="FOLDER", help="default: build/book")
+    sub.add_argument("--frames", type=int, default=120, metavar="N", help="most pictures of an explorable; default 120")
     sub = command("coverage", _coverage, "write the README's table of methods and its ledger anew")
     sub.add_argument("--readme", type=Path, default=Path("README.md"), help="the file with the tables")
     return parser

@@ -188,7 +188,8 @@ def listen() -> None:
 
 
 @posix
-def test_an_interrupted_run_keeps_its_rows_ends_its_workers_and_goes_on(tmp_path, file, log, root, monkeypatch):
+@pytest.mark.parametrize("end", [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)])
+def test_an_interrupted_run_keeps_its_rows_ends_its_workers_and_goes_on(tmp_path, file, log, root, monkeypatch, end):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "encoding": "utf-8"}
@@ -199,7 +200,7 @@ def test_an_interrupted_run_keeps_its_rows_ends_its_workers_and_goes_on(tmp_path
         assert process.poll() is None
         time.sleep(0.05)
     workers = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-    os.killpg(process.pid, signal.SIGINT)
+    end(process.pid)
     said, _ = process.communicate(timeout=60)
     kept = json.loads(file.read_text(encoding="utf-8"))["rows"]
     assert process.returncode == 130
