@@ -26,6 +26,28 @@ from spai_lab.threat import fooled, norms
 Z_95 = NormalDist().inv_cdf(0.975)
 
 
+def wilson(p: float, n: int) -> tuple[float, float]:
+    r"""Wilson's 95 % interval for a share: all $q$ with $|p - q| \le z \sqrt{q (1 - q) / n}$.
+
+    Args:
+        p: the share that was found, in [0, 1].
+        n: of how many that are independent of one another, at least 1.
+    Returns:
+        its ends, in [0, 1].
+    Reference: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+
+    >>> low, high = wilson(0.5, 4)
+    >>> round(low, 2), round(high, 2)
+    (0.15, 0.85)
+    """
+    check_number("p", p, low=0, high=1)
+    check_count("n", n)
+    z = Z_95
+    center = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return max(0.0, center - half), min(1.0, center + half)
+
+
 @dataclass(frozen=True)
 class Rate:
     """A share of images, with the number it rests on.
@@ -59,10 +81,7 @@ class Rate:
 
         Reference: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
         """
-        n, p, z = self.trials, self.value, Z_95
-        center = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-        return max(0.0, center - half), min(1.0, center + half)
+        return wilson(self.value, self.trials)
 
     def __str__(self) -> str:
         low, high = self.interval

@@ -6,9 +6,8 @@ Seconds, bytes and rounds stand in the details. Times are those of the machine t
 from collections.abc import Sequence
 
 from spai_lab.metrics import Rate
-from spai_lab.survey.headline import Headline
+from spai_lab.survey.headline import DATA_NAMES, Headline
 from spai_lab.survey.headline_rows import shared_out
-from spai_lab.survey.threat_headlines import NAMES
 
 ALIKE = "images that get the class of the plain computation"
 
@@ -21,7 +20,7 @@ def operation(metric: str, seconds: float, trials: int, *, setup: str, budget: s
 def paillier_headline(row: dict, linear: Sequence[dict] = ()) -> Headline:
     """An encryption; the other operations, and linear models on encrypted pixels, beside it."""
     used = {
-        NAMES[each["data"]]: {
+        DATA_NAMES[each["data"]]: {
             "agree": each["agree"],
             "seconds an image": round(sum(each["image_seconds"]), 3),
             "bytes": [each["bytes_up"], each["bytes_back"]],
@@ -118,7 +117,7 @@ def cryptonets_headline(row: dict, singles: Sequence[dict]) -> Headline:
     return Headline.of_rate(
         "accuracy on encrypted images",
         Rate(*row["encrypted"]),
-        setup=f"{row['network']}' network, {NAMES[row['data']]}, CKKS, one image a slot",
+        setup=f"{row['network']}' network, {DATA_NAMES[row['data']]}, CKKS, one image a slot",
         budget=f"{sum(seconds) / len(seconds):.3g} s for a batch of up to {row['batch']:,} images",
         better="higher",
         details={
@@ -145,7 +144,7 @@ def secureml_headline(training: dict, inference: Sequence[dict]) -> Headline:
     return Headline.of_rate(
         "test accuracy of training on shares",
         Rate(*training["shares"]),
-        setup=f"ten logistic regressions, {training['examples']:,} shared {NAMES[training['data']]} images",
+        setup=f"ten logistic regressions, {training['examples']:,} shared {DATA_NAMES[training['data']]} images",
         budget=f"{training['epochs']} epochs, {training['steps']} steps, {training['run_seconds']:.3g} s",
         better="higher",
         details={
@@ -168,7 +167,7 @@ def hybrid_headline(row: dict, others: Sequence[dict] = ()) -> Headline:
     return Headline.of_rate(
         ALIKE,
         Rate(*row["agree"]),
-        setup=f"{'MiniONN network' if row['data'] == 'mnist' else '64-32-10'}, {NAMES[row['data']]}, ring-LWE and "
+        setup=f"{'MiniONN network' if row['data'] == 'mnist' else '64-32-10'}, {DATA_NAMES[row['data']]}, ring-LWE and "
         f"garbled circuits by {row['label_hash']}",
         budget=f"{row['image_seconds']:.3g} s and {sum(row['bytes']) / 1e6:.3g} MB an image",
         better="higher",
@@ -188,7 +187,7 @@ def federated_headline(row: dict, sums: Sequence[dict] = ()) -> Headline:
     return Headline.of_rate(
         "test accuracy, no update seen by the server",
         Rate(*row["secure"]),
-        setup=f"{row['clients']} clients, {row['records']:,} {NAMES[row['data']]} images, MLP of "
+        setup=f"{row['clients']} clients, {row['records']:,} {DATA_NAMES[row['data']]} images, MLP of "
         f"{row['parameters']:,} weights",
         budget=f"{row['rounds']} rounds, {row['round_seconds']:.3g} s each, training too",
         better="higher",

@@ -11,6 +11,7 @@ from spai_lab.survey.headline import Headline
 ROBUST = "accuracy under all of the attacks"
 CERTIFIED = "certified accuracy"
 EVADED = "attacked images neither detected nor rightly read"
+NOT_ADAPTIVE = "no adaptive attack"  # the detail that says why
 
 
 def survived(clean: Tensor, attacks: Mapping[str, Tensor]) -> Tensor:

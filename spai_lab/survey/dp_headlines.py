@@ -8,10 +8,9 @@ from spai_lab.metrics import Z_95
 from spai_lab.privacy.accounting import ORDERS, dp_sgd_guarantee, epsilon_of_rdp, noise_for, rdp_sampled_gaussian
 from spai_lab.privacy.composition import advanced_composition, amplified_by_sampling, gaussian_guarantee
 from spai_lab.privacy.guarantee import SENTENCES
-from spai_lab.survey.headline import Headline
+from spai_lab.survey.headline import DATA_NAMES, Headline
 from spai_lab.survey.headline_rows import of_runs, shared_out
 from spai_lab.survey.private_tables import shares
-from spai_lab.survey.threat_headlines import NAMES
 
 METHODS = {
     "dp_sgd": ("DP-SGD, network", "a network of 32 units on 14 x 14 pixels"),
@@ -43,7 +42,7 @@ def mechanisms_headline(row: dict) -> Headline:
         "records",
         n,
         (laplace["mean"] - half, laplace["mean"] + half),
-        f"sevens among {row['records']:,} {NAMES[row['data']]} images: {row['count']:,}; one record replaced",
+        f"sevens among {row['records']:,} {DATA_NAMES[row['data']]} images: {row['count']:,}; one record replaced",
         f"epsilon {row['epsilon']:g} an answer; delta {row['delta_dp']:g} for the Gaussian, 0 for the others",
         "lower",
         {
@@ -63,7 +62,7 @@ def private_headline(row: dict, model: str, plain: dict | None = None, details: 
     return of_runs(
         f"test accuracy at {promise}",
         shares(row),
-        setup=f"{row['task']}, {row['records']:,} {NAMES[row['data']]} images, {model}",
+        setup=f"{row['task']}, {row['records']:,} {DATA_NAMES[row['data']]} images, {model}",
         budget=f"{promise}; {setting}",
         better="higher",
         low=0.0,
@@ -87,7 +86,7 @@ def selective_headline(row: dict, others: Sequence[dict]) -> Headline:
     return of_runs(
         f"test accuracy at {promise}",
         shares(row),
-        setup=f"softmax regression, {row['participants']} participants with 100 {NAMES[row['data']]} images each, "
+        setup=f"softmax regression, {row['participants']} participants with 100 {DATA_NAMES[row['data']]} images each, "
         f"{row['sharing']}",
         budget=f"{row['turns']} turns; epsilon {row['epsilon_each']:g} for each of "
         f"{row['parameters'] // 10:,} numbers in each of {row['took_part']} turns",
@@ -143,7 +142,7 @@ def audit_headline(row: dict, details: dict | None = None) -> Headline:
         "epsilon",
         row["runs"],
         None,
-        f"DP-SGD on 20 {NAMES[row['data']]} images, {row['code']}; the adversary puts in a {row['canary']}",
+        f"DP-SGD on 20 {DATA_NAMES[row['data']]} images, {row['code']}; the adversary puts in a {row['canary']}",
         f"{row['runs']:,} runs, half of them with the canary",
         "higher",
         {

@@ -16,7 +16,7 @@ from spai_lab.data import Dataset, load
 from spai_lab.metrics import Rate, median_of
 from spai_lab.survey.defense_models import seeded
 from spai_lab.survey.evasion_jobs import Attempt, rightly_read
-from spai_lab.survey.headline import Headline
+from spai_lab.survey.headline import DATA_NAMES, Headline
 from spai_lab.survey.measure import counted
 from spai_lab.threat import fooled, norms
 from spai_lab.training import reference
@@ -66,7 +66,7 @@ class Scene:
         >>> scene(0, images=1).setup("scores")
         'LeNet, digits, scores'
         """
-        return ", ".join(part for part in ("LeNet", self.name, *parts) if part)
+        return ", ".join(part for part in ("LeNet", DATA_NAMES[self.name], *parts) if part)
 
 
 def scene(seed: int, *, name: str = "digits", images: int = IMAGES) -> Scene:

@@ -8,6 +8,7 @@ from spai_lab.checks import check_choice, check_count, check_number
 from spai_lab.metrics import Rate
 
 BETTER = ("higher", "lower")
+DATA_NAMES = {"digits": "digits", "mnist": "MNIST", "faces": "faces"}
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 import math
 
-from spai_lab.metrics import Rate
-from spai_lab.survey.headline import Headline
+from spai_lab.metrics import Rate, wilson
+from spai_lab.survey.headline import DATA_NAMES, Headline
 from spai_lab.survey.poisoning_jobs import SEEDS, SLOW
 
-NAMES = {"digits": "digits", "mnist": "MNIST"}
 POINTS = "points"
 MAKING = {
     "random flips": "labels drawn by chance",
@@ -17,7 +16,7 @@ MAKING = {
 }
 
 
-def added_error(before: Rate, after: Rate) -> tuple[float, tuple[float, float]]:
+def added_error(before: Rate, after: Rate, repeats: int = 1) -> tuple[float, tuple[float, float]]:
     r"""By how many points the error grew, and Newcombe's 95 % interval for the difference of two rates.
 
     With $d = p_a - p_b$ and Wilson's intervals $[l, u]$ of both,
@@ -27,6 +26,7 @@ def added_error(before: Rate, after: Rate) -> tuple[float, tuple[float, float]]:
     Args:
         before: the accuracy on clean data.
         after: the accuracy on poisoned data.
+        repeats: how often the same images were asked; the interval is over the images, not over the answers.
     Returns:
         percentage points, from -100 to 100, and their interval.
     Reference: Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10.
@@ -34,17 +34,17 @@ def added_error(before: Rate, after: Rate) -> tuple[float, tuple[float, float]]:
     >>> added_error(Rate(100, 100), Rate(80, 100))[0]
     20.0
     """
-    (low_b, high_b), (low_a, high_a) = before.interval, after.interval
+    (low_b, high_b), (low_a, high_a) = (wilson(rate.value, rate.trials // repeats) for rate in (before, after))
     fall = before.value - after.value
     least = fall - math.hypot(before.value - low_b, high_a - after.value)
     most = fall + math.hypot(high_b - before.value, after.value - low_a)
     return round(100 * fall, 6), (100 * least, 100 * most)
 
 
-def error_headline(metric: str, before: list[int], after: list[int], **words: object) -> Headline:
-    """What poison, or what a cleaning leaves of it, adds to the test error."""
-    value, interval = added_error(Rate(*before), Rate(*after))
-    return Headline(metric, value, POINTS, after[1], interval, **words)
+def error_headline(metric: str, before: list[int], after: list[int], repeats: int, **words: object) -> Headline:
+    """What poison, or what a cleaning leaves of it, adds to the test error; counts images, not answers about them."""
+    value, interval = added_error(Rate(*before), Rate(*after), repeats)
+    return Headline(metric, value, POINTS, after[1] // repeats, interval, **words)
 
 
 def degraded_headline(row: dict, victim: str, yardstick: dict | None, only: str = "") -> Headline:
@@ -62,8 +62,9 @@ def degraded_headline(row: dict, victim: str, yardstick: dict | None, only: str 
         "test error that the poison adds",
         before[victim],
         after[victim],
-        setup=f"{victim}, {NAMES[row['data']]}, 1 against 7, {100 * row['fraction']:g} % poison, {len(SEEDS)} "
-        f"poisonings counted together{only}",
+        len(SEEDS),
+        setup=f"{victim}, {DATA_NAMES[row['data']]}, 1 against 7, {100 * row['fraction']:g} % poison, {len(SEEDS)} "
+        f"poisonings counted together, the interval over the test images{only}",
         budget=f"{row['poisons']} poisons, {MAKING[row['attack']]}",
         better="higher",
         details={
@@ -78,13 +79,19 @@ def degraded_headline(row: dict, victim: str, yardstick: dict | None, only: str 
 
 
 def turned_headline(row: dict, only: str = "") -> Headline:
-    """The share of targets that a targeted attack turns, over victims of seeds that the attacker has not seen."""
-    settings = row["settings"]
+    """The share of targets that a targeted attack turns, over victims of seeds that the attacker has not seen.
+
+    The interval is over the targets: what one victim does with a target, another is likely to do as well.
+    """
+    settings, rate = row["settings"], Rate(*row["success"])
     steps = f"{settings['steps']} steps a target"
-    return Headline.of_rate(
+    return Headline(
         "targets that get the wanted class",
-        Rate(*row["success"]),
-        setup=f"{NAMES[row['data']]}, {row['victim']}; {row['targets']} targets by {len(row['seeds'])} "
+        rate.value,
+        "",
+        row["targets"],
+        wilson(rate.value, row["targets"]),
+        setup=f"{DATA_NAMES[row['data']]}, {row['victim']}; {row['targets']} targets by {len(row['seeds'])} "
         f"victim{'s' if len(row['seeds']) > 1 else ''}; the attacker has {row['attacker']}{only}",
         budget=f"{row['poisons']} of {row['trained_on']:,} images, eps {settings['eps']:g}, {steps}",
         better="higher",
@@ -110,7 +117,7 @@ def opened_headline(row: dict, network: str, budget: str, clean: dict, **details
     return Headline.of_rate(
         "images with the trigger that get the wanted class",
         Rate(*row["success_after"]),
-        setup=f"{network}, {NAMES[row['data']]}",
+        setup=f"{network}, {DATA_NAMES[row['data']]}",
         budget=budget,
         better="higher",
         details={"data": row["data"], "clean": row["accuracy_after"], "without the backdoor": kept, **details},

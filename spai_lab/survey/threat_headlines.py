@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import torch
 
 from spai_lab.metrics import Rate, psnr
-from spai_lab.survey.headline import Headline
+from spai_lab.survey.headline import DATA_NAMES, Headline
 from spai_lab.survey.headline_rows import of_runs, shared_out
 from spai_lab.survey.leakage_jobs import INPUTS, RECOGNIZED, STEPS, pictures
 from spai_lab.survey.secrets_jobs import CANARY, JUDGED, ROUNDS
 
 STRICT = "0.01"  # false positives, as a row spells them
-NAMES = {"digits": "digits", "mnist": "MNIST", "faces": "faces"}
 CONTROL = "control, without access"
 MOST = round(math.log2(CANARY.size), 3)  # exposure in bits, as rows round it
 
@@ -27,7 +26,7 @@ def inversion_headline(row: dict) -> Headline:
     return Headline.of_rate(
         "classes that a judge recognizes in the attacker's drawing",
         rate,
-        setup=f"{row['victim']}, {NAMES[row['data']]}, {row['access']}",
+        setup=f"{row['victim']}, {DATA_NAMES[row['data']]}, {row['access']}",
         budget="300 gradients a class" if row["queries"] is None else f"{row['queries']:,} queries a class",
         better="higher",
         details={
@@ -50,7 +49,8 @@ def membership_headline(row: dict, attack: str, budget: str) -> Headline:
         "",
         members,
         (min(low, value), max(high, value)),
-        f"{row['targets']} MLPs, each trained on {row['inputs'] // 2} of {row['inputs']:,} {NAMES[row['data']]} images",
+        f"{row['targets']} MLPs, each trained on {row['inputs'] // 2} of {row['inputs']:,} "
+        f"{DATA_NAMES[row['data']]} images",
         budget,
         "higher",
         {
@@ -84,7 +84,7 @@ def solved_headline(row: dict, apart: Sequence[dict], guess: Sequence[int]) -> H
     return Headline.of_rate(
         "test images on which the copy says what the victim says",
         Rate(*row["agree"]),
-        setup=f"softmax regression, {NAMES[row['data']]}, all confidences in full",
+        setup=f"softmax regression, {DATA_NAMES[row['data']]}, all confidences in full",
         budget=f"{row['queries']} queries, {row['parameters']} parameters a class",
         better="higher",
         details={
@@ -102,7 +102,7 @@ def learned_headline(row: dict, guess: Sequence[int]) -> Headline:
     return Headline.of_rate(
         "test images on which the copy says what the victim says",
         Rate(*agree),
-        setup=f"LeNet, {NAMES[row['data']]}, {row['strategy']} images, {row['level']}",
+        setup=f"LeNet, {DATA_NAMES[row['data']]}, {row['strategy']} images, {row['level']}",
         budget=f"{int(budget):,} queries",
         better="higher",
         details={
@@ -119,7 +119,7 @@ def leak_headline(row: dict, seed: int, others: dict[str, dict] | None = None) -
     return Headline.of_rate(
         f"images read from their gradient, at least {RECOGNIZED:g} dB",
         Rate(*row["recognized"]),
-        setup=f"untrained sigmoid network, {NAMES[row['data']]}, one image a gradient, iDLG",
+        setup=f"untrained sigmoid network, {DATA_NAMES[row['data']]}, one image a gradient, iDLG",
         budget=f"{STEPS} steps of L-BFGS an image",
         better="higher",
         details={
@@ -138,7 +138,7 @@ def drawn_headline(row: dict, control: dict) -> Headline:
     return of_runs(
         "drawings that a judge takes for the victim's class",
         row["taken"],
-        setup=f"two participants, MLP, {NAMES[row['data']]}; the last {JUDGED} rounds",
+        setup=f"two participants, MLP, {DATA_NAMES[row['data']]}; the last {JUDGED} rounds",
         budget=f"{ROUNDS} rounds",
         better="higher",
         low=0.0,

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from spai_lab.survey.backdoor_victims import MATRIX_BACKDOORS
+from spai_lab.survey.cleaning_headlines import RULES
 from spai_lab.survey.cleanup_jobs import SPOILED, jobs
 from spai_lab.survey.full_cleaning import FULL
 from spai_lab.survey.measure import is_row_of
@@ -27,7 +28,8 @@ def test_every_row_has_an_entry_and_none_is_left_over():
 @pytest.mark.parametrize("row", sorted(FULL))
 def test_every_headline_is_sound_and_one_for_each_data_set(row):
     headlines = FULL[row]()
-    assert tuple(headline.details["data"] for headline in headlines) == DATA
+    each = len(RULES) if row == "robust_aggregation" else 1
+    assert [headline.details["data"] for headline in headlines] == [name for name in DATA for _ in range(each)]
     for headline in headlines:
         low, high = headline.interval
         assert math.isfinite(headline.value) and low - 1e-9 <= headline.value <= high + 1e-9

@@ -12,7 +12,7 @@ HEADLINES = {row: measured() for row, measured in FULL.items()}
 
 
 def data_of(headline) -> str:
-    (name,) = (name for name in ("digits", "mnist") if f"{name}," in headline.setup)
+    (name,) = (name for name in ("digits", "MNIST") if f"{name}," in headline.setup)
     return name
 
 
@@ -23,7 +23,7 @@ def test_every_row_of_the_part_has_headlines_and_no_other():
 @pytest.mark.parametrize("row", list(FULL))
 def test_each_data_set_once_and_mnist_always(row):
     measured = [data_of(headline) for headline in HEADLINES[row]]
-    assert len(measured) == len(set(measured)) and "mnist" in measured
+    assert len(measured) == len(set(measured)) and "MNIST" in measured
     assert ("digits" in measured) == (row not in CERTIFIED)
 
 
@@ -39,7 +39,7 @@ def test_values_lie_in_their_intervals(row):
 @pytest.mark.parametrize("row", list(LENETS))
 def test_survivors_are_counted_from_the_marks(row):
     for headline in HEADLINES[row]:
-        rows = load_measurement(f"defenses_{data_of(headline)}")["rows"]
+        rows = load_measurement(f"defenses_{data_of(headline).lower()}")["rows"]
         kept = [r for r in rows if r["kind"] == "judged" and r["norm"] == "linf" and r["defense"] == LENETS[row][0]]
         grid = np.array([[int(mark) for mark in r["standing"]] for r in kept])
         assert headline.value == grid.all(0).mean() and headline.trials == grid.shape[1]
@@ -51,7 +51,7 @@ def test_survivors_are_counted_from_the_marks(row):
 @pytest.mark.parametrize("row", list(DETECTORS))
 def test_evasions_are_counted_from_scores_and_marks(row):
     for headline in HEADLINES[row]:
-        rows = load_measurement(f"detection_{data_of(headline)}")["rows"]
+        rows = load_measurement(f"detection_{data_of(headline).lower()}")["rows"]
         kept = {r["attack"]: r for r in rows if r["detector"] == DETECTORS[row][0]}
         clean = np.sort(kept["validation"]["scores"])[::-1]
         t = clean[int(0.05 * len(clean) + 1e-9)]
@@ -74,7 +74,7 @@ def test_no_attack_leaves_less_than_is_proven(row):
 
 def test_robust_models_are_headed_by_their_strongest_attack():
     for row, model in (("adversarial_training", "strided-pgd"), ("trades", "strided-trades")):
-        (headline,) = (headline for headline in HEADLINES[row] if data_of(headline) == "mnist")
+        (headline,) = (headline for headline in HEADLINES[row] if data_of(headline) == "MNIST")
         rows = [
             r for r in load_measurement("robust_models")["rows"] if r.get("model") == model and r["test"] != "clean"
         ]

@@ -37,7 +37,7 @@ def test_every_row_of_the_quick_profile_is_in_the_full_one():
 def test_headlines_are_finite_and_of_one_data_set(headlines):
     for row, found in headlines.items():
         [headline] = found
-        assert "mnist" in headline.setup, row
+        assert "MNIST" in headline.setup, row
         assert math.isfinite(headline.value), row
         assert headline.interval[0] <= headline.value <= headline.interval[1], row
         assert headline.better == ("lower" if row in LEAST else "higher"), row
@@ -55,12 +55,21 @@ def test_success_is_what_the_rows_count(headlines, rows):
             assert (headline.value, headline.trials) == (kept["hits"] / kept["trials"], kept["trials"]), job.attack
 
 
+def test_toward_any_class_carlini_wagner_takes_the_nearest_of_its_targets(headlines, rows):
+    kept = of(rows, "carlini_wagner", every_target=True)
+    nearest = [min(row["distortions"][9 * image : 9 * image + 9]) for row in kept for image in range(row["images"])]
+    [headline] = headlines["carlini_wagner"]
+    assert headline.value == pytest.approx(statistics.median(nearest))
+    assert headline.trials == len(nearest) == 100
+    assert headline.details["within"] == [sum(far <= headline.details["eps"] for far in nearest), 100]
+    assert "without target" in " ".join(headline.details)
+
+
 @pytest.mark.parametrize(
     ("row", "key"),
     [
         ("lbfgs", {}),
         ("jsma", {"every_target": False}),
-        ("carlini_wagner", {"every_target": False}),
         ("deepfool", {"images": 1000, "victim": "lenet"}),
     ],
 )

@@ -5,7 +5,10 @@ import math
 
 import pytest
 
+from spai_lab.data import load
+from spai_lab.metrics import wilson
 from spai_lab.survey.full_poisoning import FULL, kept_on, only
+from spai_lab.survey.poisoning_jobs import SEEDS
 from spai_lab.survey.taxonomy import load_taxonomy
 
 ROWS = {row.id for row in load_taxonomy() if row.part == "poisoning"}
@@ -42,14 +45,16 @@ def test_the_error_is_that_of_the_file(root):
     (kept,) = kept_rows(root, "poisoning_digits", task="1 against 7", attack="guided flips", fraction=0.1)
     (before, trials), (after, _) = kept["accuracy_before"]["SVM"], kept["accuracy_after"]["SVM"]
     headline = FULL["label_flip"]()[0]
-    assert (headline.unit, headline.trials) == ("points", trials)
+    images = len(load("digits").only(1, 7).y_test)
+    assert (headline.unit, headline.trials) == ("points", images) and trials == len(SEEDS) * images
     assert headline.value == pytest.approx(100 * (before - after) / trials)
 
 
 def test_successes_are_those_of_the_files(root):
     (kept,) = kept_rows(root, "poisoning_digits", attack="gradient matching")
-    headline = FULL["gradient_matching"]()[0]
-    assert [round(headline.value * headline.trials), headline.trials] == kept["success"]
+    headline, (hits, trials) = FULL["gradient_matching"]()[0], kept["success"]
+    assert headline.value == hits / trials and headline.trials == kept["targets"] < trials
+    assert headline.interval == wilson(hits / trials, kept["targets"])
     for headline, name in zip(FULL["badnets"](), ("digits", "mnist"), strict=True):
         (kept,) = kept_rows(root, f"backdoors_{name}", kind="success", backdoor="badnets", fraction=0.03)
         assert [round(headline.value * headline.trials), headline.trials] == kept["success_after"]
