@@ -28,7 +28,8 @@ CUDA_PACKAGE = re.compile(r"(nvidia|cuda)-|(pytorch-)?triton")
 CLOSING_LINE = re.compile(r"(=+ )?(\d+ \w+|no tests ran).* in [\d.]+s\b.*")
 STAGES = {
     "lab": [["-e", ".[lab]"]],
-    "test": [["-e", ".[lab,test,oracles]"], ["--no-deps", "torchattacks"]],
+    "book": [["-e", ".[book]"]],
+    "test": [["-e", ".[lab,book,test,oracles]"], ["--no-deps", "torchattacks"]],
 }
 WHERE_POSSIBLE = {
     "lab": {"TenSEAL": ["--only-binary", "tenseal", "-e", ".[he]"]},  # chapter 14 does without where no wheel exists
@@ -181,10 +182,10 @@ def ensure(
     platform: str = sys.platform,
     version_of: Callable[[Path], str | None] = interpreter_version,
 ) -> Path:
-    """Bring `.venv` to a stage, "lab" or "test", and do nothing where it is there already.
+    """Bring `.venv` to a stage, such as "lab", and do nothing where it is there already.
 
     Args:
-        stage: a key of `STAGES`; "test" includes "lab".
+        stage: a key of `STAGES`; "test" includes the others.
         root: the project's folder.
         call: runs a command in that folder and returns its exit status.
         build: which torch, as `torch_build` names it.
@@ -405,6 +406,12 @@ def survey(options: argparse.Namespace) -> int:
     return serve(package(ensure("lab"), "survey", "--profile", options.profile, *options.extra))
 
 
+def book(options: argparse.Namespace) -> int:
+    """Ctrl-C reaches the builder, too, which keeps the pictures that it drew."""
+    only = ["--only", *options.only] if options.only else []
+    return serve(package(ensure("book"), "book", *only, "--out", str(options.out), *options.extra))
+
+
 def doctor(options: argparse.Namespace) -> int:
     """Works without an environment: it is there for the machine on which the installation fails."""
     python = scripts_python(ROOT / ".venv")
@@ -442,8 +449,12 @@ def parser() -> argparse.ArgumentParser:
     sub = command("survey", survey, "measure every method of the survey; `-- --help` lists more options")
     sub.add_argument("--profile", choices=["quick", "full"], default="quick", help="quick: digits; full: MNIST, faces")
     command("doctor", doctor, "say what this machine has, and what to do about what it lacks")
-    for name in ("lecture", "book"):
-        command(name, later, "not there yet")
+    sub = command("book", book, "build the workbook as web pages that need neither a kernel nor a network")
+    sub.add_argument(
+        "--only", nargs="+", metavar="NAME", help="beginnings of chapters' names, such as 02; all if left out"
+    )
+    sub.add_argument("--out", type=Path, default=ROOT / "build" / "book", metavar="FOLDER", help="default: build/book")
+    command("lecture", later, "not there yet")
     return top
 
 

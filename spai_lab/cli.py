@@ -97,6 +97,8 @@ def _measure(options: argparse.Namespace) -> int:
         privacy,
         query_curves,
         robust_models,
+        tension_figures,
+        tension_jobs,
     )
     from spai_lab.survey.ledger import comparison_table
 
@@ -147,6 +149,11 @@ def _measure(options: argparse.Namespace) -> int:
             runs = [full_evasion.measure_random_views(fresh=options.fresh)]
         for measured in runs:
             print(f"{measured['name']}: {len(measured['rows'])} rows, which `spai-lab survey --profile full` shows")
+        return 0
+
+    if options.name == "tensions":
+        measured = tension_jobs.measure_tensions("mnist", fresh=options.fresh, workers=options.workers)
+        print(tension_figures.tensions_in_words(measured).alt)
         return 0
 
     if options.name in privacy.FAMILIES:
@@ -277,6 +284,7 @@ def _parser() -> argparse.ArgumentParser:
             "parties",
             "cleanup",
             "random_views",
+            "tensions",
             "blocks",
         ],
         help="what to measure",

@@ -41,6 +41,7 @@ DIVERGING = "RdBu_r"
 SEQUENTIAL = "cividis"
 
 WIDEST = 1300  # pixels of a figure in a chapter, more than a notebook's column has
+UNSEEN = 0.2  # gray levels of 256 that a figure may be off on average when it is stored with few colors
 
 SETTINGS = {
     "font.size": 13,
@@ -287,13 +288,30 @@ def frame(ax: Axes, role: str, *, width: float = 3) -> None:
         spine.set(visible=True, color=COLORS[role], linewidth=width)
 
 
-def to_png(fig: Figure, *, packing: int = 3) -> bytes:
-    """The figure as PNG, packed lightly, since a slider waits for it; or as small as it gets, with 9."""
-    buffer = io.BytesIO()
+def to_png(fig: Figure) -> bytes:
+    """The figure as PNG, packed lightly, since a slider waits for it."""
+    return encoded(Image.fromarray(drawn(fig)), compress_level=3)
+
+
+def to_small_png(fig: Figure) -> bytes:
+    """The figure as PNG for a file: of 256 colors where nobody sees the difference, else of all."""
+    exact = Image.fromarray(drawn(fig))
+    few = exact.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    change = np.abs(np.asarray(few.convert("RGB"), dtype=np.int16) - np.asarray(exact))
+    return encoded(few if change.mean() < UNSEEN else exact, optimize=True)
+
+
+def drawn(fig: Figure) -> np.ndarray:
+    """The drawn figure, uint8 `(H, W, 3)`."""
     with styled():
         fig.canvas.draw()
-    opaque = np.asarray(fig.canvas.buffer_rgba())[..., :3]
-    Image.fromarray(opaque).save(buffer, format="png", compress_level=packing)
+    return np.asarray(fig.canvas.buffer_rgba())[..., :3]
+
+
+def encoded(image: Image.Image, **settings: object) -> bytes:
+    """An image as PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="png", **settings)
     return buffer.getvalue()
 
 
@@ -311,7 +329,7 @@ def show(fig: Figure, caption: str, alt: str) -> None:
         if not text.strip():
             raise ValueError(f"{name} is empty; accepted: a sentence")
     fig.set_dpi(min(SETTINGS["figure.dpi"], WIDEST / fig.get_figwidth()))
-    png = base64.b64encode(to_png(fig, packing=9)).decode()
+    png = base64.b64encode(to_small_png(fig)).decode()
     display({"image/png": png, "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
     display(HTML(f"<p style='font-size: 1.05em; max-width: 60em'>{html.escape(caption)}</p>"))
 

@@ -39,6 +39,16 @@ def mnist():
 
 
 @pytest.fixture(scope="session")
+def small_book(tmp_path_factory):
+    """Two chapters of the book, on the digits, with few pictures of each explorable."""
+    from spai_lab.book.build import build
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPAI_DATASET", "digits")
+        return build(tmp_path_factory.mktemp("small") / "a book", ["00", "02"], most=17).folder
+
+
+@pytest.fixture(scope="session")
 def run():
     """The program `run.py` as a module."""
     spec = importlib.util.spec_from_file_location("run", ROOT / "run.py")

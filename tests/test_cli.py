@@ -166,3 +166,19 @@ def test_survey_draws_what_it_measured(surveyed, capsys, monkeypatch, tmp_path):
     assert main(["survey", "--profile", "full", "--figures", str(tmp_path)]) == 0
     assert asked == [((tmp_path, "full"), {"measurement": {"rows": []}})]
     assert str(tmp_path) in capsys.readouterr().out
+
+
+def test_a_stopped_book_says_that_its_frames_are_kept(monkeypatch, capsys):
+    from spai_lab.book import build as builder
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(builder, "build", stop)
+    assert main(["book"]) == 130
+    assert "goes on from there" in capsys.readouterr().err
+
+
+def test_the_book_names_a_chapter_that_is_not_there(tmp_path, capsys):
+    assert main(["book", "--only", "99", "--out", str(tmp_path / "book")]) == 1
+    assert "no chapter begins with 99" in capsys.readouterr().err

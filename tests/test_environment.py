@@ -170,6 +170,8 @@ def test_the_package_needs_neither_the_oracles_nor_the_tests_tools():
         "hypothesis",
         "nbclient",
         "distributed",
+        "sphinx",
+        "myst_nb",
     ]
     script = (
         "import importlib, json, sys\n"
@@ -207,6 +209,6 @@ def test_a_wheel_holds_the_package_and_its_data(root, tmp_path):
         held = set(archive.namelist())
     data = {path.relative_to(root / "data").as_posix() for path in (root / "data").rglob("*") if path.is_file()}
     assert data and {f"spai_lab/_data/{name}" for name in data} <= held
-    sources = {path.relative_to(root).as_posix() for path in (root / "spai_lab").rglob("*.py")}
-    assert sources <= held
+    files = [*(root / "spai_lab").rglob("*.py"), *(root / "spai_lab" / "book" / "static").iterdir()]
+    assert {path.relative_to(root).as_posix() for path in files} <= held
     assert not [name for name in held if name.startswith(("my/", "tests/", "notebooks/"))]

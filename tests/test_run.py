@@ -90,7 +90,7 @@ def test_test_adds_the_oracles_and_torchattacks_without_its_dependencies(ensure)
     ensure("lab", Pip())
     pip = Pip()
     ensure("test", pip)
-    assert pip.installed()[1:] == [["-e", ".[lab,test,oracles]"], ["--no-deps", "torchattacks"]]
+    assert pip.installed()[1:] == [["-e", ".[lab,book,test,oracles]"], ["--no-deps", "torchattacks"]]
     again = Pip()
     ensure("lab", again)
     assert again.commands == [], "the test environment holds the lab"
@@ -334,9 +334,21 @@ def test_closing_lines_in_all_their_forms(run, line):
     assert run.CLOSING_LINE.fullmatch(line)
 
 
-@pytest.mark.parametrize("command", ["lecture", "book"])
-def test_what_is_to_come_says_so(run, capsys, command):
-    assert run.main([command]) == 2
+def test_the_book_is_built_in_the_folder_that_was_asked_for(run, root, monkeypatch):
+    commands, stages = [], []
+    monkeypatch.setattr(run, "ensure", lambda stage: stages.append(stage) or Path("python"))
+    monkeypatch.setattr(run, "serve", lambda command: commands.append(command[3:]) or 0)
+    assert run.main(["book"]) == 0
+    assert run.main(["book", "--only", "00", "02", "--out", "there", "--", "--frames", "9"]) == 0
+    assert commands == [
+        ["book", "--out", str(root / "build" / "book")],
+        ["book", "--only", "00", "02", "--out", "there", "--frames", "9"],
+    ]
+    assert stages == ["book", "book"]
+
+
+def test_what_is_to_come_says_so(run, capsys):
+    assert run.main(["lecture"]) == 2
     assert "not there yet" in capsys.readouterr().out
 
 

@@ -101,8 +101,11 @@ def detection_compared(measurement: dict) -> list[Comparison]:
     held = Rate(through.trials - through.hits, through.trials)
     adaptive = evading(measurement, "LID, from PGD", "adaptive")
     left = Rate(adaptive.trials - adaptive.hits, adaptive.trials)
+    misread = fools(measurement, "LID, from PGD", "C&W")  # LID leaves the network as it is
+    plain = Rate(len(misread) - int(misread.sum()), len(misread))
     besides = (
         ("squeezing-detected", joint, "LeNet, four attacks", "fewer attacks, another network"),
+        ("magnet-undefended", plain, "LeNet", "another network"),
         ("magnet-carlini-wagner", held, "LeNet", "another network, a shorter training"),
         ("lid-adaptive", left, "LeNet on MNIST, at 5 % false positives", "other data, another attack"),
     )

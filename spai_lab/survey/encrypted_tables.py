@@ -126,6 +126,9 @@ def encrypted_compared() -> Iterator[tuple[str, Rate | Measured, str, str]]:
             computing = batch_seconds(row)[1]
             spread = Measured(computing, row["batch"], (computing, computing))
             yield "cryptonets-batch-seconds", spread, "the server's part of a batch", machine
+            hourly = 3600 * row["batch"] / computing
+            spread = Measured(hourly, row["batch"], (hourly, hourly))
+            yield "cryptonets-hour", spread, "the server's part, batch after batch", machine
     for row in rows_of_kind(measured, "single"):
         seconds = row["image_seconds"][1]
         spread = Measured(seconds, row["agree"][1], (seconds, seconds))

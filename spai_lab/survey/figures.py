@@ -157,7 +157,8 @@ def figure_knowledge(
     x, y = dataset.x_test[index : index + 1], dataset.y_test[index : index + 1]
     asked = torch.rand(queries, 2, 1, 1, generator=fresh_generator(generator, x.device))
 
-    fig, axes = figure(12, 6.2, columns=2)
+    fig, axes = figure(12, 6.4, columns=2)
+    fig.get_layout_engine().set(rect=(0, 0, 1, 0.97))  # its titles stand above what the layout measures
     with styled():
         _draw_white_box(axes[0, 0], model, x, y, eps)
         _draw_black_box(axes[0, 1], model, x, y, eps, asked)

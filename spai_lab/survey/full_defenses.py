@@ -168,7 +168,7 @@ def detector(row: str, name: str) -> Headline:
     ((other_norm, other),) = found.items()
     beside = {"in the other norm": {"setup": other.setup, "evaded": other.value, "attacks": other.details["attacks"]}}
     ball = f"eps {RADIUS[other_norm][name]:g} in {NORMS.get(other_norm, other_norm)}"
-    setup = f"{headline.setup}, where more evade it than with {ball} ({100 * other.value:.0f} %)"
+    setup = f"{headline.setup}; more evade it there than with {ball} ({100 * other.value:.0f} %)"
     return replace(headline, setup=setup, details=headline.details | beside)
 
 

@@ -103,6 +103,11 @@ def gradient_attacks_compared(measurement: dict) -> list[Comparison]:
         "fgsm-softmax": ({"model": "softmax", "attack": "fgsm", "eps": 0.25}, "softmax regression", ""),
         "fgsm-undefended": ({"model": "lenet", "attack": "fgsm", "eps": 0.3}, "LeNet-size network", smaller),
         "natural-undefended": ({"model": "lenet", "attack": "none"}, "LeNet-size network", smaller),
+        "defense-gan-undefended": (
+            {"model": "lenet", "attack": "fgsm", "eps": 0.3},
+            "LeNet-size network",
+            "another network",
+        ),
     }
     return [
         compare_rate(ledger[name], measured_rate(measurement, **key), ours, differs)

@@ -12,11 +12,13 @@ import pandas as pd
 from spai_lab.he_figures import in_bytes, in_seconds
 from spai_lab.survey.headline import Headline
 from spai_lab.survey.ledger import Comparison
+from spai_lab.survey.ledger_tables import gap_of, interval_of, reason_of
 from spai_lab.survey.measured_rows import Line, lines_of
-from spai_lab.survey.measured_tables import framed, said
+from spai_lab.survey.measured_tables import framed, result_of, spent_on
 from spai_lab.survey.totals import ledger
 
 PARTS = ("differential privacy", "cryptography")
+PROMISES = 100  # up to which epsilon anything is promised: beyond, an answer may be e^100 times as likely
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,12 @@ class Cost:
 COSTS = {
     "paillier": Cost("an encryption", "", "bytes of a ciphertext", "a ciphertext"),
     "ckks": Cost("a product", "", "bytes of a ciphertext", "a ciphertext"),
-    "cryptonets": Cost("a batch", "seconds of a batch", "bytes there and back"),
+    "cryptonets": Cost("a batch, client and server", "seconds of a batch", "bytes there and back"),
     "secret_sharing": Cost("a product", "", "bytes a product of each party"),
     "oblivious_transfer": Cost("a transfer", "", "bytes of sender and receiver"),
     "garbled_circuit": Cost("an AND gate", "", "bytes a gate of garbler and evaluator, inputs and transfers too"),
     "secureml": Cost("a training", "seconds", "bytes of each server"),
-    "hybrid_inference": Cost("an image", "seconds an image", "bytes of server and client"),
+    "hybrid_inference": Cost("an image, both on one machine", "seconds an image", "bytes of server and client"),
     "federated": Cost("a round", "seconds of a round", "bytes of a client in a round", "each client"),
 }
 
@@ -57,9 +59,10 @@ def table_private_ai(measurement: dict, comparisons: Sequence[Comparison] | None
         comparisons: published figures beside ours, which rest on the measurements that are kept, mostly of MNIST; the
             whole ledger if None.
     Returns:
-        a line for each method and data set, and one for each published figure: `method`, `family` (HE, MPC, or where
-        the noise enters), `kind`, `data`, `measured` (what, in words), `result`, `95 %`, `n`, `epsilon`, `time` and
-        `bytes` with what they are of, `published`, `verdict`, `source`, `setting`, `budget` and `chapter`.
+        a line for each method and data set, and one for each published figure: `method`, `result`, `95 %`, `n`,
+        `published`, `gap` and `verdict`, `epsilon`, `time` and `bytes` with what they are of, `data`, `measured` (what,
+        in words), `family` (HE, MPC, or where the noise enters), `kind`, `reason` (why a figure is not reproduced),
+        `source`, `setting`, `budget` and `chapter`.
     Raises:
         ValueError: this is no measurement of the survey.
 
@@ -72,20 +75,24 @@ def table_private_ai(measurement: dict, comparisons: Sequence[Comparison] | None
     comparisons = ledger() if comparisons is None else comparisons
     found, lines = [], lines_of(measurement, *PARTS)
     for line, following in zip(lines, [*lines[1:], None], strict=True):
-        found.append(BLANK | methods(line) | said(line) | measured_costs(line))
+        found.append(BLANK | methods(line) | result_of(line) | spent_on(line) | measured_costs(line))
         if following is None or following.row != line.row:
             published = [each for each in comparisons if each.figure["row"] == line.row.id]
             found.extend(BLANK | methods(line) | beside(each, line) for each in published)
     return framed(found).astype({"epsilon": float})
 
 
-FIRST = ("method", "family", "kind", "data", "measured", "result", "95 %", "n", "epsilon", "time", "bytes")
-BLANK = dict.fromkeys((*FIRST, "published", "verdict", "source", "setting", "budget", "chapter"), "")
+COLUMNS = (
+    "method", "result", "95 %", "n", "published", "gap", "verdict", "epsilon", "time", "bytes", "data", "measured",
+    "family", "kind", "reason", "source", "setting", "budget", "chapter",
+)  # fmt: skip
+BLANK = dict.fromkeys(COLUMNS, "")
 
 
 def methods(line: Line) -> dict:
     """What a line says of its method."""
-    return {"method": line.name, "family": line.row.access, "kind": line.row.class_}
+    told = {"method": line.name, "family": line.row.access, "kind": line.row.class_}
+    return told | {"data": line.data, "measured": line.measured}
 
 
 def measured_costs(line: Line) -> dict:
@@ -97,6 +104,29 @@ def measured_costs(line: Line) -> dict:
         "time": "" if seconds is None else f"{brief_seconds(seconds)} {cost.each}",
         "bytes": "" if count is None else f"{in_bytes(count)} {cost.holds or cost.each}",
     }
+
+
+def in_words(line: Line) -> str:
+    """The number of a method, with its epsilon, or its time and bytes."""
+    if line.headline is None:
+        return line.failed
+    budget, spent = epsilon_of(line.headline), costs_of(line)
+    if line.headline.unit and not spent:
+        named = line.measured.startswith(line.headline.unit)
+        return f"{line.result.removesuffix(line.headline.unit).strip() if named else line.result}: {line.measured}"
+    number = "" if line.headline.unit == "s" else line.result
+    return ", ".join(part for part in (number, promise_of(budget), spent) if part)
+
+
+def promise_of(budget: float | None) -> str:
+    """An epsilon in words, and whether it promises anything; empty where there is none.
+
+    >>> promise_of(2.0), promise_of(54_950.0)
+    ('epsilon 2', 'epsilon 54,950, which promises nothing')
+    """
+    if budget is None:
+        return ""
+    return f"epsilon {budget:,g}{', which promises nothing' if budget > PROMISES else ''}"
 
 
 def costs_of(line: Line) -> str:
@@ -114,18 +144,19 @@ def costs_of(line: Line) -> str:
 
 def beside(comparison: Comparison, line: Line) -> dict:
     """A published figure as a line."""
-    low, high = comparison.interval
     figure = comparison.figure
     setup = figure["setup"]
     return {
         "data": next((name for name in ("MNIST", "faces") if name in setup), ""),
         "measured": f"{figure['metric']}: {setup}",
         "result": comparison.shown(comparison.value),
-        "95 %": "" if low == high else f"{comparison.shown(low)} to {comparison.shown(high)}",
+        "95 %": interval_of(comparison),
         "n": comparison.images,
         "epsilon": float(f"{comparison.value:.4g}") if figure.get("unit") == "epsilon" else None,
         "published": comparison.shown(figure["value"]),
-        "verdict": comparison.verdict,
+        "gap": gap_of(comparison),
+        "verdict": comparison.outcome,
+        "reason": reason_of(comparison),
         "source": f"{figure['source']} ({figure['standing']})",
         "setting": comparison.ours,
         "chapter": line.row.chapter,

@@ -56,7 +56,7 @@ class Line:
 
     @property
     def interval(self) -> str:
-        """The 95 % interval without its unit; empty where there is none."""
+        """The 95 % interval with its unit; empty where there is none."""
         return "" if self.headline is None else interval_shown(self.headline)
 
 
@@ -115,14 +115,15 @@ def data_of(headline: Headline) -> str:
 
 
 def interval_shown(headline: Headline) -> str:
-    """The 95 % interval of a headline in the unit of its value.
+    """The 95 % interval of a headline, in the unit of its value; of shares in percent.
 
     >>> interval_shown(Headline("accuracy", 0.5, "", 5, (0.25, 0.75), "a", "b", "higher"))
-    '25.0 to 75.0'
+    '25.0 to 75.0 %'
     """
     if headline.interval is None:
         return ""
-    return " to ".join(f"{end:.3g}" if headline.unit else f"{100 * end:.1f}" for end in headline.interval)
+    ends = " to ".join(f"{end:.3g}" if headline.unit else f"{100 * end:.1f}" for end in headline.interval)
+    return f"{ends} {headline.unit or '%'}"
 
 
 def source_of(measurement: dict) -> str:

@@ -6,19 +6,28 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from spai_lab.checks import check_choice
-from spai_lab.survey.cleaning_headlines import HEADED
-from spai_lab.survey.defense_headlines import CERTIFIED, EVADED, ROBUST
-from spai_lab.survey.headline_rows import shared_out
 from spai_lab.survey.measured_rows import Line, lines_of
+from spai_lab.survey.measured_survival import (
+    AGAINST,
+    KNOWS,
+    LEFT,
+    attack_columns,
+    clean,
+    counted_as,
+    headed,
+    known,
+    left,
+    proven,
+    rule_of,
+    strongest,
+    survival,
+    together,
+    undefended,
+    unmet,
+)
 
 ATTACKS = ("evasion", "poisoning", "threats")
-AGAINST_EVASION, AGAINST_POISONING = "defenses against evasion", "defenses against poisoning"
-AGAINST = {"evasion": AGAINST_EVASION, "poisoning": AGAINST_POISONING}
-DEFENSES = tuple(AGAINST.values())
-KNOWS = "◆"  # marks an attack by somebody who knows the defense
-KNOWING = ("adaptive", "tailored")
-# The order of the columns; what is not named here stands before those who know the defense.
-FIRST = ("FGSM", "MIM", "PGD", "PGD-100 x 20", "transfer", "Square", "DeepFool", "FAB", "AutoAttack")
+KNOWN_BY = f"knows it {KNOWS}"
 
 
 def table_attacks(measurement: dict) -> pd.DataFrame:
@@ -27,8 +36,8 @@ def table_attacks(measurement: dict) -> pd.DataFrame:
     Args:
         measurement: as `run_survey` returns it.
     Returns:
-        a line for each attack and data set: `attack`, `part`, `kind`, `access`, `data`, `measured` (what, in words),
-        `result`, its `95 %` interval, `n` (images, records or runs), `setting`, `budget` and `chapter`. A row that
+        a line for each attack and data set: `attack`, `result`, its `95 %` interval, `n` (images, records or runs),
+        `data`, `measured` (what, in words), `part`, `kind`, `access`, `setting`, `budget` and `chapter`. A row that
         failed says so under `measured`, with its error.
     Raises:
         ValueError: this is no measurement of the survey.
@@ -37,11 +46,15 @@ def table_attacks(measurement: dict) -> pd.DataFrame:
     Survey: secure AI and private AI, attacks.
 
     >>> list(table_attacks({"name": "survey_quick", "rows": []}).columns[:5])
-    ['attack', 'part', 'kind', 'access', 'data']
+    ['attack', 'result', '95 %', 'n', 'data']
     """
     lines = lines_of(measurement, *ATTACKS)
     found = [
-        {"attack": line.name, "part": line.row.part, "kind": line.row.class_, "access": line.row.access, **said(line)}
+        {"attack": line.name}
+        | result_of(line)
+        | {"data": line.data, "measured": line.measured}
+        | {"part": line.row.part, "kind": line.row.class_, "access": line.row.access}
+        | spent_on(line)
         for line in lines
     ]
     return framed(found)
@@ -50,148 +63,100 @@ def table_attacks(measurement: dict) -> pd.DataFrame:
 def table_defenses(measurement: dict, *, against: str | None = None) -> pd.DataFrame:
     """Every defense of the survey against the attacks: a matrix of what survives, in percent.
 
-    An image counts as robust only if it survives every attack. Against poisoning, what survives a backdoor is what does
-    not open to its trigger.
+    All shares are good for the defender where they are high, whatever the defense's headline counts. Against evasion,
+    `all attacks` holds the images that survive each of them; where they were not counted together, and against
+    poisoning, where nobody is met by all of them, it is what the strongest attack leaves.
 
     Args:
         measurement: as `run_survey` returns it.
-        against: "evasion" or "poisoning" alone, without the column `part`; None takes both.
+        against: "evasion" or "poisoning" alone, without the column `part` and without empty columns; None takes both.
     Returns:
-        a line for each defense and data set: `defense`, `part`, `kind`, `data`; `clean` and `undefended`, in percent; a
-        column for each attack, marked ◆ if it knows the defense; `all attacks`, what survives them together, or, where
-        they were not counted together, the strongest; `proven`, for certificates; the `strongest` attack; the `adaptive
-        attack`, if there was one; then as in `table_attacks`. Cells are empty where an attack was not run.
+        a line for each defense and data set: `defense`; `all attacks` against evasion, `strongest` against poisoning,
+        in percent, with its `95 %` interval and `n`; `clean` and `undefended`, in percent; a column for each attack,
+        marked ◆ if all who run it know the defense; `proven`, for certificates; the `strongest attack`; what `knows it
+        ◆`, or why nothing does; `data`; `measured`, what is counted; `kind`, `setting`, `budget` and `chapter`. A cell
+        is empty where an attack was not run.
     Raises:
         ValueError: this is no measurement of the survey, or there are no such defenses.
 
     Reference: Bae et al. 2018, arXiv 1807.11655.
     Survey: secure AI, defenses.
 
-    >>> "all attacks" in table_defenses({"name": "survey_quick", "rows": []}).columns
-    True
+    >>> list(table_defenses({"name": "survey_quick", "rows": []}, against="poisoning").columns[:2])
+    ['defense', 'strongest']
     """
     if against is not None:
         check_choice("against", against, tuple(AGAINST))
-    lines = lines_of(measurement, *(DEFENSES if against is None else [AGAINST[against]]))
+        return without_empty(block_of(measurement, AGAINST[against]).drop(columns="part"))
+    blocks = [block_of(measurement, part) for part in AGAINST.values()]
+    order = dict.fromkeys(name for block in blocks for name in block.columns)
+    rows = [row for block in blocks for row in block.to_dict("records")]
+    return framed(rows)[[*[name for name in order if name not in LAST], *LAST]]
+
+
+LAST = ("proven", "strongest attack", KNOWN_BY, "data", "measured", "part", "kind", "setting", "budget", "chapter")
+
+
+def block_of(measurement: dict, part: str) -> pd.DataFrame:
+    """The defenses of one part of the taxonomy."""
+    lines = lines_of(measurement, part)
     columns = attack_columns(lines)
-    found = []
-    for line in lines:
-        stands = survival(line)
-        found.append(
-            {"defense": line.name, "part": line.row.part, "kind": line.row.class_}
-            | {"data": line.data, "clean": percent(clean(line)), "undefended": percent(undefended(line))}
-            | {headed(name): percent(stands.get(name)) for name in columns}
-            | {"all attacks": percent(surviving_all(line)), "proven": percent(proven(line))}
-            | {"strongest": strongest(line), "adaptive attack": ", ".join(known(line))}
-            | said(line)
-        )
-    frame = framed(found)
-    return frame if against is None else frame.drop(columns="part")
+    return framed([defense_line(line, columns) for line in lines])
 
 
-def said(line: Line) -> dict:
-    """What every table says of a line, after the method and what kind it is."""
-    headline = line.headline
-    return {
-        "data": line.data,
-        "measured": line.measured,
-        "result": line.result,
-        "95 %": line.interval,
-        "n": None if headline is None else headline.trials,
-        "setting": "" if headline is None else headline.setup,
-        "budget": "" if headline is None else headline.budget,
-        "chapter": line.row.chapter,
-    }
+def defense_line(line: Line, columns: Sequence[str]) -> dict:
+    """A line of the matrix."""
+    rate, found = left(line), survival(line)
+    low, high = (None, None) if rate is None else rate.interval
+    return (
+        {"defense": line.name, LEFT[line.row.part]: percent(None if rate is None else rate.value)}
+        | {"95 %": "" if rate is None else f"{100 * low:.1f} to {100 * high:.1f} %"}
+        | {"n": None if rate is None else rate.trials}
+        | {"clean": percent(clean(line)), "undefended": percent(undefended(line))}
+        | {headed(name): percent(found.get(name)) for name in columns}
+        | {"proven": percent(proven(line)), "strongest attack": strongest(line), KNOWN_BY: met_by(line)}
+        | {"data": line.data, "measured": judged_by(line), "part": line.row.part, "kind": line.row.class_}
+        | spent_on(line)
+    )
 
 
-def framed(found: Sequence[dict]) -> pd.DataFrame:
+def met_by(line: Line) -> str:
+    """The attacks that know a defense, or why there is none."""
+    reason = unmet(line)
+    return ", ".join(known(line)) or (f"none: {reason}" if reason else "")
+
+
+def judged_by(line: Line) -> str:
+    """What is counted and under which attacks, or why nothing was."""
+    if line.headline is None:
+        return line.failed
+    if left(line) is None:
+        return f"{line.headline.metric}; not attacked"
+    behind = f" behind {rule}" if (rule := rule_of(line)) else ""
+    return f"{counted_as(line)}{behind}, {'each under all attacks' if together(line) else 'under the strongest attack'}"
+
+
+def without_empty(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame without the columns of `proven` and of attacks that hold nothing, such as those against other norms."""
+    always = {*frame.columns[:6], *LAST[1:]}
+    return frame[[name for name in frame.columns if name in always or frame[name].notna().any()]]
+
+
+def result_of(line: Line) -> dict:
+    """The number of a line, and how sure it is."""
+    trials = None if line.headline is None else line.headline.trials
+    return {"result": line.result, "95 %": line.interval, "n": trials}
+
+
+def spent_on(line: Line) -> dict:
+    """Setting and budget of a line, and the chapter that explains it."""
+    setting, budget = ("", "") if line.headline is None else (line.headline.setup, line.headline.budget)
+    return {"setting": setting, "budget": budget, "chapter": line.row.chapter}
+
+
+def framed(found: Iterable[dict]) -> pd.DataFrame:
     """Lines as a frame; counts stay whole numbers where some are missing."""
     return pd.DataFrame(list(found)).astype({"n": "Int64"})
-
-
-def survival(line: Line) -> dict[str, float]:
-    """What survives each attack of a defense, as shares of 1.
-
-    A defense against a backdoor keeps the trigger's success; the share that survives is the rest.
-    """
-    if line.headline is None:
-        return {}
-    details = line.headline.details
-    attacks = details.get("attacks") or details.get("aggregates", {}).get(HEADED, {})
-    return {name: resisted(line, counts) for name, counts in attacks.items()}
-
-
-def resisted(line: Line, counts: Sequence[int]) -> float:
-    """The share that an attack did not take, of counts as the line keeps them."""
-    share = shared_out(counts)
-    return 1 - share if line.row.part == AGAINST_POISONING and line.headline.unit == "" else share
-
-
-def clean(line: Line) -> float | None:
-    """The accuracy of the defended model where nobody attacks."""
-    counts = None if line.headline is None else line.headline.details.get("clean")
-    return shared_out(counts) if counts else None
-
-
-def undefended(line: Line) -> float | None:
-    """What survives the attacks without the defense; of several, the strongest."""
-    counts = None if line.headline is None else line.headline.details.get("undefended")
-    if not counts:
-        return None
-    return min(resisted(line, each) for each in (counts.values() if isinstance(counts, dict) else [counts]))
-
-
-def surviving_all(line: Line) -> float | None:
-    """What survives all attacks together; where they were not counted together, what the strongest leaves."""
-    headline, stands = line.headline, survival(line)
-    if headline is None:
-        return None
-    if "survive all" in headline.details:
-        return shared_out(headline.details["survive all"])
-    if headline.metric in (ROBUST, EVADED):
-        return headline.value if headline.metric == ROBUST else 1 - headline.value
-    return min(stands.values(), default=None)
-
-
-def proven(line: Line) -> float | None:
-    """The certified accuracy, of a certificate."""
-    return line.headline.value if line.headline is not None and line.headline.metric == CERTIFIED else None
-
-
-def known(line: Line) -> list[str]:
-    """The attacks on a defense that know it."""
-    if line.headline is None:
-        return []
-    made = line.headline.details.get("made for it")
-    return [name for name in survival(line) if name == made or name.startswith(KNOWING)]
-
-
-def strongest(line: Line) -> str:
-    """The attack that leaves least, marked if it knows the defense; of equals the one that knows it."""
-    stands, knowing = survival(line), known(line)
-    if not stands:
-        return ""
-    name = min(stands, key=lambda name: (stands[name], name not in knowing))
-    return f"{name} {KNOWS}" if name in knowing else name
-
-
-def attack_columns(lines: Iterable[Line]) -> list[str]:
-    """The attacks of all lines, those that know the defense last within their part."""
-    lines, names = list(lines), []
-    for part in DEFENSES:
-        met = dict.fromkeys(name for line in lines if line.row.part == part for name in survival(line))
-        names += sorted(met, key=place)
-    return list(dict.fromkeys(names))
-
-
-def place(name: str) -> tuple[int, int]:
-    """Where the column of an attack stands: the common ones first, those that know the defense last."""
-    return (2, 0) if name.startswith(KNOWING) else (0, FIRST.index(name)) if name in FIRST else (1, 0)
-
-
-def headed(name: str) -> str:
-    """The head of an attack's column."""
-    return f"{name} {KNOWS}" if name.startswith(KNOWING) else name
 
 
 def percent(share: float | None) -> float:

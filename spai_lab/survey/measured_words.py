@@ -1,18 +1,32 @@
 """What the survey's measured figures show, in words: captions and alt texts, computed from the measurement."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from spai_lab.checks import check_choice
 from spai_lab.survey.ledger import Comparison
-from spai_lab.survey.measured_dots import largest, rows_of_lines, share_of
-from spai_lab.survey.measured_figures import beside
-from spai_lab.survey.measured_private import PARTS
+from spai_lab.survey.measured_dots import largest, rows_of_lines, share_of, told
+from spai_lab.survey.measured_private import PARTS, in_words
+from spai_lab.survey.measured_published import pair, published_of, speaking
 from spai_lab.survey.measured_rows import NOT_MEASURED, Line, lines_of, source_of
-from spai_lab.survey.measured_tables import AGAINST, KNOWS, clean, known, strongest, surviving_all
-from spai_lab.survey.totals import ledger
+from spai_lab.survey.measured_survival import (
+    AGAINST,
+    KNOWS,
+    clean,
+    counted_as,
+    known,
+    rule_of,
+    strongest,
+    surviving_all,
+    together,
+    unmet,
+    weakest_point,
+)
 
-ROBUST = 0.5  # of the images, that a defense must keep for the captions to name it
+HALF = 0.5  # of the images, that a defense must keep for the captions to name it
 TITLES = {"evasion": "Evasion", "poisoning": "Poisoning", "threats": "Threats to privacy"}
+NORMS = {"linf": "eps {:g} in L-inf", "l2": "{:g} in L2", "l0": "{:g} pixels"}  # how a radius is said
 
 
 class Words(NamedTuple):
@@ -31,75 +45,141 @@ def attacks_in_words(measurement: dict) -> Words:
     lines = {part: chosen(measurement, part) for part in TITLES}
     everything = [line for found in lines.values() for line in found]
     evading = [share for line in lines["evasion"] if (share := placed(line)) is not None]
-    half = sum(share >= 0.5 for share in evading)
+    half = sum(share >= HALF for share in evading)
+    digits = [line.name for line in everything if line.data == "digits only"]
+    hollow = f"; {len(digits)} attacks were measured on digits alone" if digits else ""
     caption = [
         f"{counted(everything, 'attacks')}.",
-        f"{half} of {len(evading)} evasion attacks fool at least half of the images within their bounds."
+        f"{half} of {len(evading)} evasion attacks fool at least half of the images within their radius{balls(lines)}."
         if evading
         else "",
-        "Lines are 95 % intervals; gray is how far one comes without the attack, where that was measured.",
-        "What seeks the least distortion stands at the share that it fools within a radius, with its median beside it.",
-        small(everything),
+        f"Lines are 95 % intervals, gray is how far one comes without the attack{hollow}.",
     ]
     spans = [f"{TITLES[part]}: {span(found)}." for part, found in lines.items()]
-    alt = (
-        f"Three panels of dots with 95 % intervals, a row for each attack. {' '.join(spans)} {source_of(measurement)}."
-    )
-    return Words(joined(caption), alt)
+    numbers = [f"{line.name} {told(line)}" for line in everything if line.headline is not None]
+    alt = [
+        f"Three panels of dots with 95 % intervals, a row for each attack. {' '.join(spans)}",
+        f"By attack: {'; '.join(numbers)}." if numbers else "",
+        "What seeks the least distortion stands at the share that it fools within a radius.",
+        f"Measured on digits only: {listed(digits)}." if digits else "",
+        f"{source_of(measurement)}.",
+    ]
+    return Words(joined(caption), joined(alt))
 
 
-def defenses_in_words(measurement: dict) -> Words:
-    """Caption and alt text of `figure_defenses`.
+def balls(lines: dict[str, Sequence[Line]]) -> str:
+    """The radii of the evasion attacks, in parentheses; empty where none names one."""
+    details = [line.headline.details for line in lines["evasion"] if line.headline is not None]
+    radii = {(each["norm"], each["eps"]) for each in details if "eps" in each and each.get("norm") in NORMS}
+    words = [NORMS[norm].format(eps) for norm in NORMS for eps in sorted(eps for of, eps in radii if of == norm)]
+    return f" ({listed(words)})" if words else ""
+
+
+def defenses_in_words(measurement: dict, against: str | None = None) -> Words:
+    """Caption and alt text of `figure_defenses`, of which `against` is as there.
 
     >>> defenses_in_words({"name": "survey_quick", "rows": []}).alt.split(": ")[0]
     'Two heatmaps of the share in percent that survives each attack, a row for each defense'
     """
-    lines = {name: chosen(measurement, part) for name, part in AGAINST.items()}
+    if against is not None:
+        check_choice("against", against, tuple(AGAINST))
+    brief, blocks = against is None, AGAINST if against is None else {against: AGAINST[against]}
+    lines = {name: chosen(measurement, part) for name, part in blocks.items()}
     everything = [line for found in lines.values() for line in found]
-    judged = [line for line in lines["evasion"] if surviving_all(line) is not None]
-    kept = [line.name for line in judged if surviving_all(line) >= ROBUST]
-    knowing = sum(strongest(line).endswith(KNOWS) for line in judged if known(line))
+    kept = [keeping(found, name, brief) for name, found in lines.items()]
     caption = [
-        f"{counted(everything, 'defenses')}.",
-        f"{len(kept)} of {len(judged)} against evasion keep at least half of the images under all attacks"
-        + (f": {listed(kept)}." if kept else ".")
-        if judged
-        else "",
-        f"Where one of the attacks knows the defense ({KNOWS}), it is the strongest in {knowing} of "
-        f"{sum(bool(known(line)) for line in judged)} rows.",
-        "A frame marks the strongest attack; gray cells were not run.",
-        small(everything),
+        f"{'; '.join([counted(everything, 'defenses'), *kept])}.",
+        "" if brief else defined(everything),
+        knowing(everything, brief),
     ]
-    told = [f"against {name}, {listed([survives(line) for line in found])}" for name, found in lines.items()]
-    alt = f"Two heatmaps of the share in percent that survives each attack, a row for each defense: {'; '.join(told)}."
-    return Words(joined(caption), f"{alt} {source_of(measurement)}.")
+    told_of = [f"against {name}, {listed([survives(line) for line in found])}" for name, found in lines.items()]
+    how = "Two heatmaps" if brief else "A heatmap"
+    separate = [line.name for line in everything if surviving_all(line) is not None and not together(line)]
+    alone = [line.name for line in lines.get("evasion", []) if line.name in separate]
+    reasons = [f"{line.name}, {unmet(line)}" for line in everything if unmet(line)]
+    alt = [
+        f"{how} of the share in percent that survives each attack, a row for each defense: {'; '.join(told_of)}.",
+        "A frame marks the strongest attack of a row; gray cells were not run.",
+        f"{defined(everything)} {knowing(everything)}" if brief else "",
+        f"All attacks means the strongest of them, since they were not counted together, for {listed(alone)}."
+        if alone
+        else "",
+        f"Why no attack knows the defense: {'; '.join(reasons)}." if reasons else "",
+        f"{source_of(measurement)}.",
+    ]
+    return Words(joined(caption), joined(alt))
 
 
-def private_in_words(measurement: dict, comparisons: Sequence[Comparison] | None = None) -> Words:
-    """Caption and alt text of `figure_private_ai`, of which `comparisons` are as there.
+def keeping(lines: Sequence[Line], against: str, brief: bool = False) -> str:
+    """How many defenses keep at least half, which, unless `brief`, and which were not attacked at all."""
+    judged = [line for line in lines if surviving_all(line) is not None]
+    kept = [ruled(line) for line in judged if surviving_all(line) >= HALF]
+    certified = [line.name for line in lines if line.headline is not None and line not in judged]
+    left = f" ({listed(certified)} {'is' if len(certified) == 1 else 'are'} certified, not attacked)" * bool(certified)
+    under = "under all attacks" if against == "evasion" else "under the strongest attack"
+    names = f": {listed(kept)}" if kept and not brief else ""
+    return f"against {against}, {len(kept)} of {len(judged)} attacked keep at least half {under}{names}{left}"
+
+
+def defined(lines: Sequence[Line]) -> str:
+    """What survives, by what is counted."""
+    counts: dict[str, list[str]] = {}
+    for line in lines:
+        if counted_as(line):
+            counts.setdefault(counted_as(line), []).append(line.name)
+    if not counts:
+        return ""
+    common = max(counts, key=lambda words: len(counts[words]))
+    others = [f"for {listed(names)} {words}" for words, names in counts.items() if words != common]
+    return f"What survives: {'; '.join([common, *others])}."
+
+
+def knowing(lines: Sequence[Line], brief: bool = False) -> str:
+    """How many defenses met an attack that knows them, how often it was the strongest, and, unless `brief`, who met
+    none."""
+    measured = [line for line in lines if line.headline is not None]
+    met = [line for line in measured if known(line)]
+    worst = sum(weakest_point(line) in known(line) for line in met)
+    without = [line.name for line in measured if line not in met]
+    names = f"; none knows {listed(without, 'or')}" if without and not brief else ""
+    return f"{len(met)} of {len(measured)} met an attack that knows them ({KNOWS}), in {worst} the strongest{names}."
+
+
+def private_in_words(
+    measurement: dict, comparisons: Sequence[Comparison] | None = None, part: str | None = None
+) -> Words:
+    """Caption and alt text of `figure_private_ai`, of which `comparisons` and `part` are as there.
 
     >>> private_in_words({"name": "survey_quick", "rows": []}, []).caption.split(". ")[0]
     'Of 17 methods 0 are measured and 17 are not measured yet'
     """
-    lines = [line for part in PARTS for line in chosen(measurement, part)]
-    ids = {line.row.id for line in lines}
-    published = [each for each in (ledger() if comparisons is None else comparisons) if each.figure["row"] in ids]
-    outcomes = {name: sum(each.outcome == name for each in published) for name in ("reproduced", "deviates")}
+    if part is not None:
+        check_choice("part", part, PARTS)
+    lines = [line for name in (PARTS if part is None else (part,)) for line in chosen(measurement, name)]
+    published = published_of({line.row.id for line in lines}, comparisons)
+    outcomes = Counter(each.outcome for each in published)
+    digits = [line.name for line in lines if line.data == "digits only"]
     caption = [
         f"{counted(lines, 'methods')}.",
-        "Left, accuracy with the epsilon that was promised, and accuracy, time and bytes of cryptography.",
-        f"Right, {len(published)} published figures: {outcomes['reproduced']} reproduced, {outcomes['deviates']} "
-        "outside tolerance, the others measured in another set-up."
+        "Above, accuracy with the epsilon that was promised, or with time and bytes."
+        if part is None
+        else "Above, accuracy with the epsilon that was promised."
+        if part == PARTS[0]
+        else "Above, accuracy, and what time and bytes are of.",
+        f"Below, {len(published)} published figures, shares as differences and all else as ratios: "
+        f"{listed([f'{count} {name}' for name, count in outcomes.most_common()])}."
         if published
         else "",
-        small(lines),
     ]
-    alt = f"Dots with 95 % intervals, a row for each method: {listed([costing(line) for line in lines])}."
-    ratios = [
-        f"{each.figure['id']} {each.shown(each.value)} beside {each.shown(each.figure['value'])}" for each in published
+    alt = [
+        f"Dots with 95 % intervals, a row for each method: {listed([costing(line) for line in lines])}.",
+        f"Measured on digits only: {listed(digits)}." if digits else "",
+        f"Below, measured / published: {'; '.join(f'{speaking(each)} {pair(each)}' for each in published)}."
+        if published
+        else "",
+        f"{source_of(measurement)}.",
     ]
-    right = f" At the right, measured beside published: {listed(ratios)}." if ratios else ""
-    return Words(joined(caption), f"{alt}{right} {source_of(measurement)}.")
+    return Words(joined(caption), joined(alt))
 
 
 def chosen(measurement: dict, part: str) -> list[Line]:
@@ -114,15 +194,6 @@ def counted(lines: Sequence[Line], what: str) -> str:
     parts = [f"{len(lines) - failed - missing} are measured"]
     parts += [f"{failed} failed"] * (failed > 0) + [f"{missing} are not measured yet"] * (missing > 0)
     return f"Of {len(lines)} {what} {listed(parts)}"
-
-
-def small(lines: Sequence[Line]) -> str:
-    """Which rows were measured on digits alone."""
-    names = [line.name for line in lines if line.data == "digits only"]
-    if not names:
-        return ""
-    everything = len(names) == sum(bool(line.data) for line in lines)
-    return f"Measured on digits only: {'all that have a data set' if everything else listed(names)}."
 
 
 def placed(line: Line) -> float | None:
@@ -144,25 +215,33 @@ def survives(line: Line) -> str:
     """A defense with what it keeps, and of what."""
     if line.headline is None:
         return f"{line.name} {line.failed.partition(':')[0]}"
-    unharmed, left, by = clean(line), surviving_all(line), strongest(line).removesuffix(f" {KNOWS}")
+    unharmed, left, by = clean(line), surviving_all(line), strongest(line)
+    under = "all attacks" if line.row.part == AGAINST["evasion"] else "the strongest"
     parts = [] if unharmed is None else [f"{100 * unharmed:.0f} clean"]
-    parts += [] if left is None else [f"{100 * left:.0f} under all attacks" + (f", {by} the strongest" if by else "")]
-    return f"{line.name} ({', '.join(parts) or line.result})"
+    parts += [] if left is None else [f"{100 * left:.0f} under {under}" + (f", {by} the strongest" if by else "")]
+    return f"{ruled(line)} ({', '.join(parts) or line.result})"
+
+
+def ruled(line: Line) -> str:
+    """A defense's name, with the rule by which it takes updates together."""
+    return f"{line.name} by {rule}" if (rule := rule_of(line)) else line.name
 
 
 def costing(line: Line) -> str:
     """A method with its number and what it costs."""
-    return f"{line.name} {line.failed.partition(':')[0]}" if line.headline is None else f"{line.name} ({beside(line)})"
+    if line.headline is None:
+        return f"{line.name} {line.failed.partition(':')[0]}"
+    return f"{line.name} ({in_words(line)})"
 
 
-def listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str], last_word: str = "and") -> str:
     """A list in words.
 
     >>> listed(["a", "b", "c"])
     'a, b and c'
     """
     *first, last = parts or [""]
-    return f"{', '.join(first)} and {last}" if first else last
+    return f"{', '.join(first)} {last_word} {last}" if first else last
 
 
 def joined(sentences: Sequence[str]) -> str:

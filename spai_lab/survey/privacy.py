@@ -123,6 +123,7 @@ def besides() -> Iterator[tuple[str, Rate | Measured, str, str]]:
             ours,
             "another network, shadow models on the inputs in question",
         )
+    yield from members_found()
     for row in kept_rows("extraction_mnist", "solved"):
         if row["classes"] == 2 and row["decimals"] is None:
             share = row["queries"] / row["parameters"]
@@ -137,6 +138,21 @@ def besides() -> Iterator[tuple[str, Rate | Measured, str, str]]:
     yield from private_compared()
     yield from encrypted_compared()
     yield from parties_compared()
+
+
+FOUND_BY = {"lira-256": (64, "LiRA, online"), "lira-demo": (16, "LiRA, online"), "lira-demo-loss": (16, "loss")}
+
+
+def members_found() -> Iterator[tuple[str, Measured, str, str]]:
+    """The members found at one false positive in a thousand: by LiRA, and by one threshold on the loss."""
+    for row in kept_rows("membership_mnist", "members"):
+        judged = sum(total for _, total in row["accuracy"].values())
+        ours = f"MLP on MNIST, {row['inputs']:,} inputs, {row['shadows']} shadow models"
+        for name, (shadows, attack) in FOUND_BY.items():
+            caught = row["attacks"].get(attack, {}).get("caught", {})
+            if row["shadows"] == shadows and "0.001" in caught:
+                value, *interval = caught["0.001"]
+                yield name, Measured(value, judged, tuple(interval)), ours, "other data, another network"
 
 
 def kept_rows(name: str, kind: str) -> list[dict]:

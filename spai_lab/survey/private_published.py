@@ -291,6 +291,8 @@ CNN_RUNS = {
     "291": SmallCnn(2.91, None, 1.0, 0.15, 30),
     "686": SmallCnn(6.86, 0.7, 1.5, 0.25, 45),
 }
+CLIPS = {"pca": "one clip for all layers, theirs one a layer", "cnn": ""}
+RUNS = {"pca": "", "cnn": "; one run, theirs the mean of ten"}
 PUBLISHED_EPOCHS = {"pca-8": 712, "cnn-291": 60}  # of those that have fewer here; what the first one's budget lasts for
 
 
@@ -317,8 +319,8 @@ def private_compared() -> Iterator[tuple[str, Rate | Measured, str, str]]:
             for row in rows_of_kind(measured, kind):
                 if row.items() >= job.key.items():
                     yield (
-                        *(f"dp-sgd-{kind}-{name}", Rate(*row["accuracy"]), spent_words(row)),
-                        differs_in(f"{kind}-{name}", row),
+                        *(f"dp-sgd-{kind}-{name}", Rate(*row["accuracy"]), f"{spent_words(row)}{RUNS[kind]}"),
+                        "; ".join(filter(None, [CLIPS[kind], differs_in(f"{kind}-{name}", row)])),
                     )
     for row in rows_of_kind(measured, "pate"):
         low, _, high = row["epsilon_of_hundreds"]

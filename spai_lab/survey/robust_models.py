@@ -6,17 +6,19 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from spai_lab.attacks.evasion import auto_attack, pgd
+from spai_lab.attacks.evasion import auto_attack, fgsm, pgd, square
 from spai_lab.checks import unsuspecting
 from spai_lab.data import load
 from spai_lab.defenses.evasion import convex_relaxation, randomized_smoothing
 from spai_lab.defenses.evasion.ibp import interval_margins, verified
 from spai_lab.defenses.evasion.smoothing import gaussian_noise_training
 from spai_lab.metrics import Rate, accuracy_rate
+from spai_lab.models import madry, strided
+from spai_lab.query import Query
 from spai_lab.survey.defense_models import seeded
 from spai_lab.survey.ledger import Comparison, published
-from spai_lab.survey.measure import measure
-from spai_lab.threat import fooled
+from spai_lab.survey.measure import measure, rows_of_kind
+from spai_lab.threat import fooled, margin, value_and_gradient
 from spai_lab.training import Robustly, manifest, reference
 from spai_lab.training.cache import cached
 from spai_lab.training.recipes import REFERENCE
@@ -24,6 +26,7 @@ from spai_lab.training.recipes import REFERENCE
 MODELS = ("strided-trades", "strided-ibp", "strided-pgd")
 EPS = 0.3
 IMAGES = 1000
+SQUARED = 400
 SMOOTHED = 500
 VOTES = 10_000
 SIGMAS = (0.25, 0.5)
@@ -92,6 +95,65 @@ class Examined:
         return {"stands": [int(stands.sum()), len(stands)]}
 
 
+def gradient_of_lead(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The gradient of what C&W's loss climbs: how far the best other logit is ahead of the true one."""
+    return value_and_gradient(lambda x: -margin(model(x), y), x)[1]
+
+
+def under_square(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
+    """Which images stand under Square with 5,000 queries each."""
+    return ~fooled(model, square(Query(model, "scores"), x, y, eps=EPS, generator=seeded(seed)), y)
+
+
+def under(attack: Callable[..., Tensor], **settings: object) -> Callable[[nn.Module, Tensor, Tensor, int], Tensor]:
+    """Which images stand under an attack in one setting."""
+
+    def stands(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
+        return ~fooled(model, attack(model, x, y, eps=EPS, generator=seeded(seed), **settings), y)
+
+    return stands
+
+
+ATTACKS: dict[str, Callable[[nn.Module, Tensor, Tensor, int], Tensor]] = {
+    "FGSM": under(fgsm),
+    "PGD-20": under(pgd, steps=20),
+    "PGD-40": under(pgd, steps=40, step_size=0.01),
+    "PGD-40, C&W's loss": under(pgd, steps=40, step_size=0.01, gradient=gradient_of_lead),
+    "PGD-100": under(pgd, steps=100, step_size=0.01),
+    "PGD-40 x 20": under(pgd, steps=40, step_size=0.01, restarts=20),
+    "Square": under_square,
+}
+
+
+@dataclass(frozen=True)
+class AsPublished:
+    """A robust model on MNIST test images under one attack, set as others published it.
+
+    Args:
+        victim: one of `MODELS`.
+        attack: one of `ATTACKS`.
+        first, images: which of the images, counted in the order of `Dataset.sample`; long attacks go in parts.
+    """
+
+    victim: str
+    attack: str
+    first: int = 0
+    images: int = IMAGES
+
+    @property
+    def key(self) -> dict:
+        """Its fields."""
+        return {"kind": "as published", **asdict(self)}
+
+    def run(self, seed: int) -> dict:
+        """How many images stand, hits and trials."""
+        data = load("mnist")
+        x, y = (part[self.first : self.first + self.images] for part in data.sample(IMAGES, seed=seed))
+        with unsuspecting():
+            stands = ATTACKS[self.attack](reference(self.victim, data), x, y, seed)
+        return {"stands": [int(stands.sum()), len(stands)]}
+
+
 @dataclass(frozen=True)
 class Smoothed:
     """Randomized smoothing of a LeNet that was trained with the same noise.
@@ -130,6 +192,10 @@ JOBS = (
         for test in ("clean", *TESTS)
         if model in PROVEN or not test.startswith("verified")
     ),
+    *(AsPublished("strided-pgd", attack) for attack in ("FGSM", "PGD-40", "PGD-40, C&W's loss", "PGD-100")),
+    AsPublished("strided-ibp", "PGD-20"),
+    *(AsPublished("strided-pgd", "PGD-40 x 20", first, 500) for first in (0, 500)),
+    *(AsPublished("strided-pgd", "Square", first, SQUARED // 2) for first in (0, SQUARED // 2)),
     *(Smoothed(sigma) for sigma in SIGMAS),
 )
 
@@ -143,6 +209,14 @@ def examined(measurement: dict) -> dict[tuple[str, str], Rate]:
     """For each model and test the share of images that stand."""
     rows = [row for row in measurement["rows"] if row["kind"] == "tested"]
     return {(row["model"], row["test"]): Rate(*row["stands"]) for row in rows}
+
+
+def as_published(measurement: dict) -> dict[tuple[str, str], Rate]:
+    """For each victim and attack in the published setting the share of images that stand, all parts together."""
+    parts: dict[tuple[str, str], list[list[int]]] = {}
+    for row in rows_of_kind(measurement, "as published"):
+        parts.setdefault((row["victim"], row["attack"]), []).append(row["stands"])
+    return {pair: Rate(*map(sum, zip(*counts, strict=True))) for pair, counts in parts.items()}
 
 
 def certified_by_radius(measurement: dict) -> dict[str, dict[float, Rate]]:
@@ -170,20 +244,49 @@ def robust_table(measurement: dict) -> str:
     return "\n".join(lines)
 
 
+BESIDE: dict[str, tuple[str, str, str]] = {  # by the id of a published figure: a model, its test, what that differs in
+    "madry-natural": ("strided-pgd", "clean", ""),
+    "madry-fgsm": ("strided-pgd", "FGSM", ""),
+    "madry-pgd-40": ("strided-pgd", "PGD-40", ""),
+    "madry-pgd-100": ("strided-pgd", "PGD-100", ""),
+    "madry-pgd-40-20": ("strided-pgd", "PGD-40 x 20", ""),
+    "madry-pgd-100-20": ("strided-pgd", "PGD-100 x 20", ""),
+    "madry-carlini-wagner": ("strided-pgd", "PGD-40, C&W's loss", ""),
+    "secret-fgsm": ("strided-pgd", "FGSM", ""),
+    "secret-pgd-100": ("strided-pgd", "PGD-100", ""),
+    "secret-pgd-restarts": ("strided-pgd", "PGD-100 x 20", "20 restarts in place of 50"),
+    "secret-square": ("strided-pgd", "Square", ""),
+    "secret-best-attack": ("strided-pgd", "AutoAttack", ""),
+    "ibp-clean": ("strided-ibp", "clean", ""),
+    "ibp-verified": ("strided-ibp", "verified by intervals", ""),
+    "ibp-pgd-20": ("strided-ibp", "PGD-20", ""),
+}
+CERTIFIED = {"smoothing-0": 0.0, "smoothing-25": 0.25, "smoothing-5": 0.5, "smoothing-75": 0.75}  # by id: the radius
+
+
 def robust_compared(measurement: dict) -> list[Comparison]:
     """The published figures of robust training and of certificates, each beside what was measured for it."""
-    ledger, found = published(), examined(measurement)
-    besides = {
-        "madry-natural": ("strided-pgd", "clean"),
-        "madry-pgd-100-20": ("strided-pgd", "PGD-100 x 20"),
-        "secret-best-attack": ("strided-trades", "AutoAttack"),
-        "ibp-clean": ("strided-ibp", "clean"),
-        "ibp-verified": ("strided-ibp", "verified by intervals"),
-    }
+    ledger = published()
+    found = examined(measurement) | as_published(measurement)
     compared = []
-    for name, (model, test) in besides.items():
+    for name, (model, test, more) in BESIDE.items():
         rate = found.get((model, test))
-        if rate is not None and name in ledger:
-            differs = f"a smaller network, {manifest()['models'][f'{model}-mnist']['epochs'][0]} epochs"
-            compared.append(Comparison(ledger[name], rate.value, rate.trials, rate.interval, model, differs))
+        if rate is not None:
+            differs = "; ".join(filter(None, [smaller(model), more]))
+            ours = f"{model}, {test}"
+            compared.append(Comparison(ledger[name], rate.value, rate.trials, rate.interval, ours, differs))
+    certified = certified_by_radius(measurement).get("sigma 0.25", {})
+    for name, radius in CERTIFIED.items():
+        if radius in certified:
+            rate, ours = certified[radius], f"LeNet on MNIST, sigma .25, {VOTES:,} votes"
+            differs = "other data, another network"
+            compared.append(Comparison(ledger[name], rate.value, rate.trials, rate.interval, ours, differs))
     return compared
+
+
+def smaller(model: str) -> str:
+    """What a robust model of ours differs in from the published ones: its size and its training."""
+    sizes = [sum(part.numel() for part in network().parameters()) for network in (strided, madry)]
+    theirs = f", theirs {sizes[1]:,}" if model == "strided-pgd" else ", theirs is larger"
+    epochs = manifest()["models"][f"{model}-mnist"]["epochs"][0]
+    return f"our network has {sizes[0]:,} parameters{theirs}; {epochs} epochs"

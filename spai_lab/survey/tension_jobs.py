@@ -63,6 +63,28 @@ class Hardened:
         }
 
 
+@dataclass(frozen=True)
+class Plain:
+    """The strided network trained plainly on all of MNIST: what the robust models of its architecture stand beside.
+
+    Args:
+        data: "mnist".
+    """
+
+    data: str = "mnist"
+
+    @property
+    def key(self) -> dict:
+        """Its fields."""
+        return {"kind": "plain", "victim": "strided", **asdict(self)}
+
+    def run(self, seed: int) -> dict:
+        """The accuracy on all test images."""
+        whole = load(self.data)
+        model, _ = train(Recipe("strided", learning_rate=3e-3), whole, seed=seed, progress=False)
+        return {"test": counted(model, whole.x_test, whole.y_test)}
+
+
 def two_groups(data: Dataset, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
     """Two disjoint random groups of the training part."""
     order = torch.randperm(len(data.x_train), generator=generator)[: 2 * MEMBERS]
@@ -103,9 +125,10 @@ def confidence(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return logits.gather(1, y[:, None])[:, 0] - others.logsumexp(1)
 
 
-def tension_jobs(name: str) -> Sequence[Hardened]:
+def tension_jobs(name: str) -> Sequence[Hardened | Plain]:
     """All of it on one data set."""
-    return [Hardened(name, eps, repetition) for repetition in range(REPETITIONS) for eps in HARDENED_FOR]
+    hardened = [Hardened(name, eps, repetition) for repetition in range(REPETITIONS) for eps in HARDENED_FOR]
+    return [*hardened, *([Plain()] if name == "mnist" else [])]
 
 
 def measure_tensions(name: str, *, seed: int = 0, fresh: bool = False, workers: int = 1) -> dict:

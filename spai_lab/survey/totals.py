@@ -10,10 +10,13 @@ from spai_lab.survey.evasion_attacks import evasion_attacks_compared
 from spai_lab.survey.gradient_attacks import gradient_attacks_compared
 from spai_lab.survey.ledger import (
     COMPARISON_HEAD,
-    OUTCOMES,
+    COMPUTED,
+    LEGEND,
+    STANDINGS,
+    TOGETHER,
     Comparison,
     comparison_line,
-    figure_line,
+    missing_line,
     published,
 )
 from spai_lab.survey.measure import load_measurement, results_file
@@ -30,39 +33,46 @@ COMPARED: dict[str, Callable[[dict], list[Comparison]]] = {
 }
 ELSEWHERE = ("other data", "not that data")
 # Of several counterparts of one figure, the one that counts: the least favorable.
-GRAVITY = ("deviates", "not comparable", "reproduced", "none")
+GRAVITY = ("deviates", "not comparable", "reproduced", COMPUTED, "none")
 
 
 @dataclass(frozen=True)
 class Totals:
     """How many published figures came to what; a figure counts once.
 
+    The first eight add up: `figures` is the sum of the seven behind it.
+
     Args:
         figures: all of the ledger.
-        reproduced: within tolerance in the published set-up, the figure read in its source.
+        reproduced: measured within tolerance in the published set-up, the figure read in its source.
         provisional: the same, the figure known from memory of the paper.
+        computed: recomputed within tolerance, which checks a computation and reproduces no experiment.
         deviates: outside tolerance in the published set-up.
         not_comparable: measured in another set-up, which the verdict names.
         none: measured, but the published figure is unsure.
         unmeasured: without a counterpart.
-        divided: of the above, those with several counterparts that differ in their outcome; the least favorable counts.
-        elsewhere: of the above, those measured on other data alone.
+        divided: those with several counterparts that differ in their outcome; the least favorable counts.
+        same_data: those that have a counterpart measured on the same data set.
+        elsewhere: those measured on other data alone.
+        before: of those with a counterpart, how many were stated before it was measured.
+        together: of those, how many were stated in the same commit, or changed later.
+        standings: how many figures have each standing, by its letter.
     """
 
     figures: int
     reproduced: int
     provisional: int
+    computed: int
     deviates: int
     not_comparable: int
     none: int
     unmeasured: int
     divided: int
+    same_data: int
     elsewhere: int
-
-    @property
-    def same_data(self) -> int:
-        """How many have a counterpart measured on the same data set, or computed."""
-        return self.figures - self.unmeasured - self.elsewhere
+    before: int
+    together: int
+    standings: dict[str, int]
 
 
 def ledger() -> list[Comparison]:
@@ -95,18 +105,26 @@ def totals(comparisons: Sequence[Comparison] | None = None, figures: dict[str, d
     beside = {name: [each for each in comparisons if each.figure["id"] == name] for name in figures}
     outcomes = {name: {each.outcome for each in found} for name, found in beside.items()}
     counted = {name: min(each, key=GRAVITY.index) if each else "unmeasured" for name, each in outcomes.items()}
-    kinds = {kind: [name for name in figures if counted[name] == kind] for kind in (*OUTCOMES, "unmeasured")}
+    kinds = {kind: [name for name in figures if counted[name] == kind] for kind in (*GRAVITY, "unmeasured")}
     provisional = sum(figures[name]["standing"] == "M" for name in kinds["reproduced"])
+    measured = [name for name in figures if beside[name] and not figures[name].get("computed")]
+    elsewhere = sum(all(on_other_data(each) for each in beside[name]) for name in measured)
+    stated = [figures[name]["stated"] for name in figures if beside[name]]
     return Totals(
         figures=len(figures),
         reproduced=len(kinds["reproduced"]) - provisional,
         provisional=provisional,
+        computed=len(kinds[COMPUTED]),
         deviates=len(kinds["deviates"]),
         not_comparable=len(kinds["not comparable"]),
         none=len(kinds["none"]),
         unmeasured=len(kinds["unmeasured"]),
         divided=sum(len(each) > 1 for each in outcomes.values()),
-        elsewhere=sum(bool(found) and all(on_other_data(each) for each in found) for found in beside.values()),
+        same_data=len(measured) - elsewhere,
+        elsewhere=elsewhere,
+        before=stated.count("before"),
+        together=stated.count("with"),
+        standings={letter: sum(figure["standing"] == letter for figure in figures.values()) for letter in STANDINGS},
     )
 
 
@@ -118,24 +136,42 @@ def on_other_data(comparison: Comparison) -> bool:
 def totals_sentences(counts: Totals | None = None) -> str:
     """The totals in words.
 
-    >>> totals_sentences(Totals(9, 3, 1, 1, 2, 1, 1, 1, 1)).splitlines()[0]
-    'Of 9 published figures 3 are reproduced, 1 more provisionally, 1 deviates, 2 are not comparable, 1 has no verdict
-    since the published figure is unsure, and 1 has no measured counterpart.'
+    Args:
+        counts: the whole ledger's if None.
+    Returns:
+        three lines: what the figures came to, on which data, and what is known of them.
+
+    >>> kinds = {"reproduced": 2, "provisional": 1, "computed": 1, "deviates": 1, "not_comparable": 2, "none": 1}
+    >>> known = {"same_data": 6, "elsewhere": 1, "before": 7, "together": 1, "standings": {"V": 6, "M": 2, "U": 1}}
+    >>> print(totals_sentences(Totals(9, **kinds, unmeasured=1, divided=1, **known)))
+    Of 9 published figures, 2 are reproduced, 1 more provisionally, 1 deviates, 2 were measured in another set-up and
+    are not comparable, 1 is unsure and gets no verdict, 1 checks a computation and comes out alike, and 1 has no
+    measured counterpart.
+    6 have a counterpart measured on the same data set, 1 on other data alone. Where several counterparts of a figure
+    come out differently, as those of 1 do, the least favorable counts.
+    6 figures were read in a copy of the source (V), 2 are from memory of the paper (M), 1 unsure (U). Of the 8 with a
+    counterpart, 7 had metric, sample size and tolerance stated before the measurement, 1 only together with it (†).
     """
     counts = totals() if counts is None else counts
 
     def say(count: int, singular: str, plural: str) -> str:
         return f"{count} {singular if count == 1 else plural}"
 
-    several = say(counts.divided, "figure has several counterparts", "figures have several counterparts")
     return (
-        f"Of {counts.figures} published figures {say(counts.reproduced, 'is', 'are')} reproduced, "
+        f"Of {counts.figures} published figures, {say(counts.reproduced, 'is', 'are')} reproduced, "
         f"{counts.provisional} more provisionally, {say(counts.deviates, 'deviates', 'deviate')}, "
-        f"{say(counts.not_comparable, 'is', 'are')} not comparable, {say(counts.none, 'has', 'have')} no verdict since "
-        f"the published figure is unsure, and {say(counts.unmeasured, 'has', 'have')} no measured counterpart.\n"
-        f"{counts.same_data} were measured on the same data set or computed, "
-        f"{counts.elsewhere} on other data alone. {several} that come out differently: "
-        "there the least favorable counts."
+        f"{say(counts.not_comparable, 'was', 'were')} measured in another set-up and "
+        f"{'is' if counts.not_comparable == 1 else 'are'} not comparable, "
+        f"{say(counts.none, 'is unsure and gets', 'are unsure and get')} no verdict, "
+        f"{say(counts.computed, 'checks a computation and comes', 'check a computation and come')} out alike, and "
+        f"{say(counts.unmeasured, 'has', 'have')} no measured counterpart.\n"
+        f"{say(counts.same_data, 'has', 'have')} a counterpart measured on the same data set, {counts.elsewhere} on "
+        f"other data alone. Where several counterparts of a figure come out differently, as those of {counts.divided} "
+        "do, the least favorable counts.\n"
+        f"{say(counts.standings['V'], 'figure was', 'figures were')} read in a copy of the source (V), "
+        f"{say(counts.standings['M'], 'is', 'are')} from memory of the paper (M), {counts.standings['U']} unsure (U). "
+        f"Of the {counts.before + counts.together} with a counterpart, {counts.before} had metric, sample size and "
+        f"tolerance stated before the measurement, {counts.together} only together with it ({TOGETHER})."
     )
 
 
@@ -145,20 +181,20 @@ def ledger_table(comparisons: Sequence[Comparison] | None = None) -> str:
     Args:
         comparisons: what was measured; the whole ledger if None.
     Returns:
-        the table, in the order of `data/published.toml`.
+        the table, in the order of `data/published.toml`, an empty line, and what the letters and the mark mean.
     """
     comparisons = ledger() if comparisons is None else comparisons
     lines = list(COMPARISON_HEAD)
     for name, figure in published().items():
-        found = [comparison_line(each) for each in comparisons if each.figure["id"] == name]
-        lines.extend(found or [figure_line(figure, "– | –", "no measured counterpart")])
-    return "\n".join(lines)
+        mark = f" {TOGETHER}" if figure["stated"] == "with" else ""
+        found = [comparison_line(each, mark=mark) for each in comparisons if each.figure["id"] == name]
+        lines.extend(found or [missing_line(figure, mark=mark)])
+    return "\n".join([*lines, "", LEGEND])
 
 
 def ledger_section() -> str:
     """What the README shows of the ledger: the totals, and the table folded away."""
     return (
         f"{totals_sentences()}\n\n<details>\n<summary>Every published figure beside ours</summary>\n\n"
-        f"{ledger_table()}\n\n"
-        "Standing: V read in a copy of the source, M from memory of the paper, U unsure.\n</details>"
+        f"{ledger_table()}\n</details>"
     )

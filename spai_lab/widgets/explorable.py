@@ -74,7 +74,8 @@ class Explorable(VBox):
             if name not in controls:
                 raise ValueError(f"slow names {describe(name)}; accepted: names of controls, {', '.join(controls)}")
         self.render, self.controls = render, dict(controls)
-        self._alt, self._caption, self._slow, self._adapt = alt, caption, frozenset(slow), adapt
+        self._alt, self._caption, self.slow, self._adapt = alt, caption, frozenset(slow), adapt
+        self.failed = ""  # why the present setting has no picture
         self._changing = False
         self._status, self._picture = HTML(), HTML()
         self._picture.add_class("spai-picture")
@@ -112,14 +113,16 @@ class Explorable(VBox):
             return
         self._changing = True
         try:
-            if name in self._slow:
+            if name in self.slow:
                 self._say("computing …", role="status")
             if self._adapt is not None:
                 self._adapt(name)
             self.draw()
+            self.failed = ""
             self._say("")
         except Exception as error:  # whatever a student's own render raises belongs on the page, not in a log
-            self._say(f"This setting has no picture, the last one is shown pale. {describe_error(error)}", role="alert")
+            self.failed = describe_error(error)
+            self._say(f"This setting has no picture, the last one is shown pale. {self.failed}", role="alert")
         finally:
             self._changing = False
 

@@ -56,7 +56,8 @@ class Recompute(HBox):
         self.status.value = f'<span role="status">{html.escape(text)}</span>'
 
     def __repr__(self) -> str:
-        return f"To compute it again: {self.command} (about {self.minutes} minutes)"
+        unit = "minute" if self.minutes == 1 else "minutes"
+        return f"To compute it again: {self.command} (about {self.minutes} {unit})"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None, **_: object) -> tuple[dict, dict]:
         """The live button, and for a stored page the command."""

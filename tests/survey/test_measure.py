@@ -115,7 +115,7 @@ def test_another_network_reproduces_nothing(committed):
 
 def test_every_published_figure_shows_source_and_standing(committed):
     table = comparison_table(gradient_attacks_compared(committed))
-    for name in ("fgsm-softmax", "fgsm-undefended", "natural-undefended"):
+    for name in ("fgsm-softmax", "fgsm-undefended", "natural-undefended", "defense-gan-undefended"):
         figure = published()[name]
         assert f"{figure['source']} ({figure['standing']})" in table
 

@@ -1,19 +1,29 @@
 """The robust models of MNIST: the tables say what was measured, and the committed measurement keeps its promises."""
 
+from itertools import pairwise
+
 import pytest
+import torch
 
 from spai_lab.metrics import Rate
 from spai_lab.survey.ledger import published
 from spai_lab.survey.measure import load_measurement
 from spai_lab.survey.robust_models import (
+    ATTACKS,
+    BESIDE,
+    CERTIFIED,
     EPS,
     JOBS,
     MODELS,
     SMOOTHED,
+    SQUARED,
+    TESTS,
     Examined,
     Smoothed,
+    as_published,
     certified_by_radius,
     examined,
+    gradient_of_lead,
     robust_compared,
     robust_table,
     under_pgd,
@@ -25,6 +35,8 @@ MADE = {
     "rows": [
         {"kind": "tested", "model": "strided-pgd", "test": "clean", "stands": [99, 100]},
         {"kind": "tested", "model": "strided-pgd", "test": "AutoAttack", "stands": [91, 100]},
+        {"kind": "as published", "victim": "strided-pgd", "attack": "FGSM", "stands": [47, 50]},
+        {"kind": "as published", "victim": "strided-pgd", "attack": "FGSM", "stands": [50, 50]},
         {"kind": "smoothed", "sigma": 0.25, "certified": {"0": [9, 10], "0.5": [6, 10]}, "abstained": 1},
     ]
 }
@@ -38,8 +50,34 @@ def test_tables_hold_what_was_measured_and_leave_the_rest_open():
 
 
 def test_figures_are_compared_with_those_of_the_same_attack():
-    (compared,) = robust_compared(MADE)
-    assert compared.figure == published()["madry-natural"] and compared.value == 0.99
+    compared = {each.figure["id"]: each for each in robust_compared(MADE)}
+    assert {name: each.value for name, each in compared.items()} == {
+        "madry-natural": 0.99,
+        **dict.fromkeys(("madry-fgsm", "secret-fgsm"), 0.97),
+        "secret-best-attack": 0.91,
+        "smoothing-0": 0.9,
+        "smoothing-5": 0.6,
+    }
+    assert all(each.figure == published()[name] for name, each in compared.items())
+    assert "662,786 parameters, theirs 3,274,634" in compared["madry-fgsm"].differs
+    assert "other data" in compared["smoothing-0"].differs
+
+
+def test_every_published_figure_of_robust_training_has_an_attack_of_ours_beside_it():
+    rows = ("adversarial_training", "auto_attack", "ibp", "randomized_smoothing")
+    wanted = {name for name, figure in published().items() if figure["row"] in rows}
+    assert {*BESIDE, *CERTIFIED, "natural-undefended"} == wanted
+    assert {test for _, test, _ in BESIDE.values()} <= {"clean", *TESTS, *ATTACKS}
+
+
+def test_the_gradient_of_the_lead_is_that_of_the_loss_of_carlini_and_wagner(mnist):
+    model = reference("strided-pgd", mnist)
+    x, y = mnist.sample(4, seed=0)
+    x = x.clone().requires_grad_()
+    logits = model(x)
+    others = logits.masked_fill(torch.nn.functional.one_hot(y, 10).bool(), -torch.inf)
+    (expected,) = torch.autograd.grad((others.max(1).values - logits[torch.arange(4), y]).sum(), x)
+    torch.testing.assert_close(gradient_of_lead(model, x.detach(), y), expected)
 
 
 def test_an_image_stands_if_no_restart_turns_it(mnist):
@@ -78,6 +116,16 @@ def test_autoattack_leaves_no_more_than_pgd(committed):
     found = examined(committed)
     for model in MODELS:
         assert found[model, "AutoAttack"].hits <= found[model, "PGD-100 x 20"].hits + 5
+
+
+def test_more_steps_and_restarts_leave_no_more(committed):
+    found = as_published(committed)
+    order = ("FGSM", "PGD-40", "PGD-100", "PGD-40 x 20")
+    hits = [found["strided-pgd", attack].hits for attack in order]
+    assert all(later <= earlier + 5 for earlier, later in pairwise(hits))
+    assert found["strided-pgd", "Square"].trials == SQUARED
+    best = examined(committed)["strided-pgd", "AutoAttack"].value
+    assert all(rate.value >= best - 0.03 for (model, _), rate in found.items() if model == "strided-pgd")
 
 
 def test_intervals_prove_what_they_were_trained_for(committed):

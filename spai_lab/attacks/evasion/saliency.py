@@ -72,7 +72,8 @@ def jsma(
 
     F is what the network puts out. Probabilities sum to 1, so that $\beta = -\alpha$ and the best pair are the two
     pixels that raise the target's probability most. Logits are not tied to each other: a pixel that raises all of them
-    is not salient, though it may raise the target's most. Both readings are in use; logits cost more pixels.
+    is not salient, though it may raise the target's most. The paper takes the logits, which cost more pixels; here the
+    probabilities are the default.
 
     Args:
         model: `(N, C, H, W)` in [0, 1] to logits `(N, K)`.
@@ -82,7 +83,7 @@ def jsma(
         gamma: the share of an image's pixels that may change, above 0, at most 1; each channel's value counts as one.
         pixels: how many pixels change in a step, 1 or 2.
         output: what F stands for: "probabilities"; "logits"; or "softmax", the probabilities as the number format
-            holds them, so that the attack goes blind where the softmax is saturated, as the paper's does.
+            holds them, so that the attack goes blind where the softmax is saturated, as on a distilled network.
         targeted: aim at `y`; False aims at the likeliest class other than `y`, and any class but `y` will do.
         generator: not used, since nothing is random; here so that every attack is called alike.
     Returns:
@@ -90,7 +91,8 @@ def jsma(
         was.
     Raises:
         ValueError: an argument is out of its range; names it.
-    Reference: Papernot et al. 2015, arXiv 1511.07528, algorithms 2 and 3, equations 8 to 10.
+    Reference: Papernot et al. 2015, arXiv 1511.07528, algorithms 2 and 3, equations 8 to 10; Carlini and Wagner 2016,
+        arXiv 1608.04644, who call the attack by logits JSMA-Z, that by probabilities JSMA-F.
     Survey: evasion, white-box.
     Simplified: the derivatives are those of log F_t, which choose the same pixels wherever those of F_t are not rounded
         to 0, and still work where the softmax is saturated: there this attack is stronger than one on F_t itself, which

@@ -5,7 +5,9 @@ import numpy as np
 from spai_lab.checks import describe
 from spai_lab.exercises.chapter_16.intervals import CHAPTER
 from spai_lab.exercises.exercise import Exercise, Fault, call
-from spai_lab.survey.ledger import OUTCOMES, Comparison
+from spai_lab.survey.ledger import COMPUTED, OUTCOMES, Comparison
+
+WORDS = tuple(word for word in OUTCOMES if word != COMPUTED)  # of what is measured
 
 
 def my_verdict(published, measured, tolerance, standing, differs):
@@ -97,10 +99,10 @@ def place_of(answer, **case: object) -> int:
         Fault: it is none of them.
     """
     word = call(answer, **case)
-    if word not in OUTCOMES:
-        accepted = ", ".join(f'"{each}"' for each in OUTCOMES)
+    if word not in WORDS:
+        accepted = ", ".join(f'"{each}"' for each in WORDS)
         raise Fault(f"It returns {describe(word)}; expected one of {accepted}.")
-    return OUTCOMES.index(word)
+    return WORDS.index(word)
 
 
 def other_word(result: np.ndarray, published, measured, tolerance, standing, differs) -> str:
@@ -109,7 +111,7 @@ def other_word(result: np.ndarray, published, measured, tolerance, standing, dif
     set_up = f"set-up differs in {differs}" if differs else "same set-up"
     return (
         f"Published {published:g} (standing {standing}), measured {measured:g}, tolerance {tolerance:g}, {set_up}: "
-        f'it says "{OUTCOMES[int(result)]}"; expected "{right}".'
+        f'it says "{WORDS[int(result)]}"; expected "{right}".'
     )
 
 
@@ -123,7 +125,7 @@ verdict = Exercise(
         Where your figure is *better* than the published one, the same rules hold.
     """,
     solution=my_verdict,
-    truth=lambda **case: OUTCOMES.index(outcome(**case)),
+    truth=lambda **case: WORDS.index(outcome(**case)),
     cases=comparisons,
     tested="eleven figures: gaps of both signs, within, at and beyond the tolerance, each standing, two set-ups",
     hints=(
