@@ -25,6 +25,7 @@ MADE_FOR = {  # what was made by somebody who knows the defense; of the others t
     "roni": "least impact",
     "robust_aggregation": "adaptive",
 }
+STRICTER = {"activation_clustering": "; a class is accused only where both tests of its paper accuse it"}
 UNBUILT = {  # against whom nobody who knows the defense was built, and why
     "sphere_slab": "one is measured on two classes, against the bound of its paper: see `bound`",
     "partition_aggregation": "what its certificate counts holds against every poison: see `certified`",
@@ -88,7 +89,7 @@ def cleaned_headline(row: str, cells: Sequence[dict], **more: object) -> Headlin
     return Headline.of_rate(
         f"success left to the strongest of {len(by_backdoor(cells, 'success_after'))} backdoors",
         Rate(*worst["success_after"]),
-        setup=setup_of(worst),
+        setup=setup_of(worst) + STRICTER.get(row, ""),
         budget=spent,
         better="lower",
         details=cleaned_details(row, cells) | more,

@@ -44,7 +44,11 @@ COSTS = {
     "cryptonets": Cost("a batch, client and server", "seconds of a batch", "bytes there and back"),
     "secret_sharing": Cost("a product", "", "bytes a product of each party"),
     "oblivious_transfer": Cost("a transfer", "", "bytes of sender and receiver"),
-    "garbled_circuit": Cost("an AND gate", "", "bytes a gate of garbler and evaluator, inputs and transfers too"),
+    "garbled_circuit": Cost(
+        "an AND gate, labels and transfers included",
+        "",
+        "bytes a gate of garbler and evaluator, inputs and transfers too",
+    ),
     "secureml": Cost("a training", "seconds", "bytes of each server"),
     "hybrid_inference": Cost("an image, both on one machine", "seconds an image", "bytes of server and client"),
     "federated": Cost("a round", "seconds of a round", "bytes of a client in a round", "each client"),

@@ -142,7 +142,8 @@ def knowing(lines: Sequence[Line], brief: bool = False) -> str:
     worst = sum(weakest_point(line) in known(line) for line in met)
     without = [line.name for line in measured if line not in met]
     names = f"; none knows {listed(without, 'or')}" if without and not brief else ""
-    return f"{len(met)} of {len(measured)} met an attack that knows them ({KNOWS}), in {worst} the strongest{names}."
+    counts = f"{len(met)} of {len(measured)} met an attack that knows them ({KNOWS})"
+    return f"{counts}, in {worst} no other was stronger{names}."
 
 
 def private_in_words(

@@ -71,7 +71,8 @@ def attribute_headline(row: dict) -> Headline:
     return Headline.of_rate(
         "sex guessed rightly, of patients in the training data",
         Rate(*row["both"]["members"]),
-        setup=f"five MLPs on diabetes patients, {row['epochs']} epochs, {row['level']}",
+        setup=f"five MLPs on diabetes patients, {row['epochs']} epochs, {row['level']}; of other patients "
+        f"{100 * told['both']['others']:.1f} %",
         budget="2 queries a patient",
         better="higher",
         details={CONTROL: told["imputation"]["members"], **told},

@@ -245,7 +245,8 @@ def test_defenses_shown_apart_say_what_survives_and_who_knows_them():
     assert "1 of 3 attacked keep at least half under all attacks: Interval bounds." in evasion.caption
     assert "images rightly read; for MagNet attacked images detected or rightly read." in evasion.caption
     assert (
-        "2 of 3 met an attack that knows them (◆), in 2 the strongest; none knows Interval bounds." in evasion.caption
+        "2 of 3 met an attack that knows them (◆), in 2 no other was stronger; none knows Interval bounds."
+        in evasion.caption
     )
     assert "triggers that do not open; for Reject on negative impact test images rightly read." in poisoning.caption
     assert "Why no attack knows the defense: Reject on negative impact, not in this book." in poisoning.alt
