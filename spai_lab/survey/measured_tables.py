@@ -71,11 +71,11 @@ def table_defenses(measurement: dict, *, against: str | None = None) -> pd.DataF
         measurement: as `run_survey` returns it.
         against: "evasion" or "poisoning" alone, without the column `part` and without empty columns; None takes both.
     Returns:
-        a line for each defense and data set: `defense`; `all attacks` against evasion, `strongest` against poisoning,
-        in percent, with its `95 %` interval and `n`; `clean` and `undefended`, in percent; a column for each attack,
-        marked ◆ if all who run it know the defense; `proven`, for certificates; the `strongest attack`; what `knows it
-        ◆`, or why nothing does; `data`; `measured`, what is counted; `kind`, `setting`, `budget` and `chapter`. A cell
-        is empty where an attack was not run.
+        a line for each defense and data set: `defense`, `data`; `all attacks` against evasion, `strongest` against
+        poisoning, in percent, with its `95 %` interval and `n`; `clean` and `undefended`, in percent; a column for each
+        attack, marked ◆ if all who run it know the defense; `proven`, for certificates; the `strongest attack`; what
+        `knows it ◆`, or why nothing does; `measured`, what is counted; `kind`, `setting`, `budget` and `chapter`. A
+        cell is empty where an attack was not run.
     Raises:
         ValueError: this is no measurement of the survey, or there are no such defenses.
 
@@ -83,7 +83,7 @@ def table_defenses(measurement: dict, *, against: str | None = None) -> pd.DataF
     Survey: secure AI, defenses.
 
     >>> list(table_defenses({"name": "survey_quick", "rows": []}, against="poisoning").columns[:2])
-    ['defense', 'strongest']
+    ['defense', 'data']
     """
     if against is not None:
         check_choice("against", against, tuple(AGAINST))
@@ -94,7 +94,7 @@ def table_defenses(measurement: dict, *, against: str | None = None) -> pd.DataF
     return framed(rows)[[*[name for name in order if name not in LAST], *LAST]]
 
 
-LAST = ("proven", "strongest attack", KNOWN_BY, "data", "measured", "part", "kind", "setting", "budget", "chapter")
+LAST = ("proven", "strongest attack", KNOWN_BY, "measured", "part", "kind", "setting", "budget", "chapter")
 
 
 def block_of(measurement: dict, part: str) -> pd.DataFrame:
@@ -109,13 +109,14 @@ def defense_line(line: Line, columns: Sequence[str]) -> dict:
     rate, found = left(line), survival(line)
     low, high = (None, None) if rate is None else rate.interval
     return (
-        {"defense": line.name, LEFT[line.row.part]: percent(None if rate is None else rate.value)}
+        {"defense": line.name, "data": line.data}
+        | {LEFT[line.row.part]: percent(None if rate is None else rate.value)}
         | {"95 %": "" if rate is None else f"{100 * low:.1f} to {100 * high:.1f} %"}
         | {"n": None if rate is None else rate.trials}
         | {"clean": percent(clean(line)), "undefended": percent(undefended(line))}
         | {headed(name): percent(found.get(name)) for name in columns}
         | {"proven": percent(proven(line)), "strongest attack": strongest(line), KNOWN_BY: met_by(line)}
-        | {"data": line.data, "measured": judged_by(line), "part": line.row.part, "kind": line.row.class_}
+        | {"measured": judged_by(line), "part": line.row.part, "kind": line.row.class_}
         | spent_on(line)
     )
 
@@ -138,7 +139,7 @@ def judged_by(line: Line) -> str:
 
 def without_empty(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame without the columns of `proven` and of attacks that hold nothing, such as those against other norms."""
-    always = {*frame.columns[:6], *LAST[1:]}
+    always = {*frame.columns[:7], *LAST[1:]}
     return frame[[name for name in frame.columns if name in always or frame[name].notna().any()]]
 
 
