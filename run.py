@@ -29,13 +29,20 @@ CLOSING_LINE = re.compile(r"(=+ )?(\d+ \w+|no tests ran).* in [\d.]+s\b.*")
 STAGES = {
     "lab": [["-e", ".[lab]"]],
     "book": [["-e", ".[book]"]],
-    "test": [["-e", ".[lab,book,test,oracles]"], ["--no-deps", "torchattacks"]],
+    "lecture": [["-e", ".[lab,lecture]"]],
+    "test": [["-e", ".[lab,book,lecture,test,oracles]"], ["--no-deps", "torchattacks"]],
 }
-WHERE_POSSIBLE = {
-    "lab": {"TenSEAL": ["--only-binary", "tenseal", "-e", ".[he]"]},  # chapter 14 does without where no wheel exists
-}
+TENSEAL = {"TenSEAL": ["--only-binary", "tenseal", "-e", ".[he]"]}  # chapter 14 does without where no wheel exists
+WHERE_POSSIBLE = {"lab": TENSEAL, "lecture": TENSEAL}
 # JupyterLab asks no news server, and no pop-up covers the first chapter.
 QUIET_SETTINGS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+# Voila, installed for lectures, adds a button and a server to JupyterLab, which stays as it is without it.
+WITHOUT_VOILA = {
+    "jupyter_server_config.d/zz-spai-lab.json": {
+        "ServerApp": {"jpserver_extensions": {"voila.server_extension": False}}
+    },
+    "labconfig/page_config.json": {"disabledExtensions": {"@voila-dashboards/jupyterlab-preview": True}},
+}
 
 
 class Stop(Exception):
@@ -265,10 +272,12 @@ def choose_port(wanted: int | None = None, free: Callable[[int], bool] = is_free
 
 
 def quiet_lab(venv: Path) -> None:
-    """Switch off JupyterLab's news; the user's own settings still win."""
-    overrides = venv / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
-    overrides.parent.mkdir(parents=True, exist_ok=True)
-    overrides.write_text(json.dumps(QUIET_SETTINGS, indent=1), encoding="utf-8")
+    """Switch off JupyterLab's news, and what Voila would add to it; the user's own settings still win."""
+    files = {venv / "etc" / "jupyter" / name: content for name, content in WITHOUT_VOILA.items()}
+    files[venv / "share" / "jupyter" / "lab" / "settings" / "overrides.json"] = QUIET_SETTINGS
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def is_root() -> bool:
@@ -418,9 +427,11 @@ def doctor(options: argparse.Namespace) -> int:
     return start(package(python if interpreter_version(python) else Path(sys.executable), "doctor"))
 
 
-def later(options: argparse.Namespace) -> int:
-    tell(f"`run.py {options.command}` is not there yet; `run.py --help` lists what is.")
-    return 2
+def lecture(options: argparse.Namespace) -> int:
+    """Ctrl-C reaches the server, too, which ends the kernels of the chapters that are open."""
+    port = choose_port(options.port)
+    command = [str(ensure("lecture")), "-m", "spai_lab.lecture", "--port", str(port)]
+    return serve([*command, *([] if options.browser else ["--no-browser"]), *options.extra])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -454,7 +465,9 @@ def parser() -> argparse.ArgumentParser:
         "--only", nargs="+", metavar="NAME", help="beginnings of chapters' names, such as 02; all if left out"
     )
     sub.add_argument("--out", type=Path, default=ROOT / "build" / "book", metavar="FOLDER", help="default: build/book")
-    command("lecture", later, "not there yet")
+    sub = command("lecture", lecture, "project the chapters: full-screen pages without code, their sliders alive")
+    sub.add_argument("--port", type=int, help="port of the server; the first free one from 8888 on if left out")
+    sub.add_argument("--no-browser", dest="browser", action="store_false", help="print the address, open no browser")
     return top
 
 

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 from spai_lab import doctor
+from spai_lab.arena.command import add_options
+from spai_lab.assignments.command import add_options as add_assignments
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -234,6 +236,22 @@ def _book(options: argparse.Namespace) -> int:
     return 0
 
 
+def _arena(options: argparse.Namespace) -> int:
+    from spai_lab.arena import command
+
+    try:
+        return command.run(options)
+    except KeyboardInterrupt:
+        print("Stopped, and the submission's process with it.", file=sys.stderr)
+        return 130
+
+
+def _assignments(options: argparse.Namespace) -> int:
+    from spai_lab.assignments import command
+
+    return command.run(options)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="spai-lab", description="SPAI Lab: the executable survey.")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
@@ -317,6 +335,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--only", nargs="+", default=(), metavar="NAME", help="beginnings of chapters' names, such as 02")
     sub.add_argument("--out", type=Path, default=Path("build/book"), metavar="FOLDER", help="default: build/book")
     sub.add_argument("--frames", type=int, default=120, metavar="N", help="most pictures of an explorable; default 120")
+    sub = command("arena", _arena, "let a submitted attack meet all defenses, or a defense all attacks")
+    add_options(sub)
+    sub = command("assignments", _assignments, "export the exercises as a course that nbgrader grades")
+    add_assignments(sub)
     sub = command("coverage", _coverage, "write the README's table of methods and its ledger anew")
     sub.add_argument("--readme", type=Path, default=Path("README.md"), help="the file with the tables")
     return parser

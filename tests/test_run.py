@@ -5,6 +5,7 @@ import json
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_test_adds_the_oracles_and_torchattacks_without_its_dependencies(ensure)
     ensure("lab", Pip())
     pip = Pip()
     ensure("test", pip)
-    assert pip.installed()[1:] == [["-e", ".[lab,book,test,oracles]"], ["--no-deps", "torchattacks"]]
+    assert pip.installed()[1:] == [["-e", ".[lab,book,lecture,test,oracles]"], ["--no-deps", "torchattacks"]]
     again = Pip()
     ensure("lab", again)
     assert again.commands == [], "the test environment holds the lab"
@@ -347,9 +348,46 @@ def test_the_book_is_built_in_the_folder_that_was_asked_for(run, root, monkeypat
     assert stages == ["book", "book"]
 
 
-def test_what_is_to_come_says_so(run, capsys):
-    assert run.main(["lecture"]) == 2
-    assert "not there yet" in capsys.readouterr().out
+def test_a_lecture_gets_what_it_needs_and_a_free_port(run, monkeypatch):
+    commands, stages = [], []
+    monkeypatch.setattr(run, "ensure", lambda stage: stages.append(stage) or Path("python"))
+    monkeypatch.setattr(run, "serve", lambda command: commands.append(command[1:]) or 0)
+    monkeypatch.setattr(run, "is_free", lambda port: port > 8889)
+    monkeypatch.setattr(run, "choose_port", partial(run.choose_port, free=run.is_free))
+    assert run.main(["lecture"]) == 0
+    assert run.main(["lecture", "--no-browser", "--port", "9000"]) == 0
+    assert run.main(["lecture", "--port", "8889"]) == 1
+    module = ["-m", "spai_lab.lecture", "--port"]
+    assert commands == [[*module, "8890"], [*module, "9000", "--no-browser"]]
+    assert stages == ["lecture", "lecture"], "a taken port is reported before anything is installed"
+
+
+def test_a_lecture_is_installed_when_it_is_asked_for_and_no_sooner(ensure):
+    pip = Pip()
+    ensure("lab", pip)
+    assert not any("lecture" in word for command in pip.installed() for word in command)
+    pip = Pip()
+    ensure("lecture", pip)
+    assert ["-e", ".[lab,lecture]"] in pip.installed()
+    again = Pip()
+    ensure("lecture", again)
+    assert again.commands == []
+
+
+def test_jupyterlab_stays_as_it_is_where_voila_is_installed(run, tmp_path, monkeypatch):
+    """Read as JupyterLab and its server read it: what comes later by name wins."""
+    from jupyter_server.extension.config import ExtensionConfigManager
+    from jupyterlab_server.config import get_page_config
+
+    place = tmp_path / "etc" / "jupyter"
+    (place / "jupyter_server_config.d").mkdir(parents=True)
+    voila = {"ServerApp": {"jpserver_extensions": {"voila.server_extension": True}}}
+    (place / "jupyter_server_config.d" / "voila.json").write_text(json.dumps(voila), encoding="utf-8")
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(place))
+    run.quiet_lab(tmp_path)
+    manager = ExtensionConfigManager(read_config_path=[str(place)])
+    assert manager.get_jpserver_extensions() == {"voila.server_extension": False}
+    assert "@voila-dashboards/jupyterlab-preview" in get_page_config([])["disabledExtensions"]
 
 
 def test_the_doctor_needs_no_installed_package(root):

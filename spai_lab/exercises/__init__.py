@@ -22,6 +22,7 @@ from spai_lab.exercises import (
     chapter_14,
     chapter_15,
     chapter_16,
+    chapter_17,
 )
 from spai_lab.exercises.exercise import Exercise, Feedback, judge
 from spai_lab.widgets.shown import Shown
@@ -33,7 +34,7 @@ CHAPTERS = (
     *(chapter_01, chapter_02, chapter_03, chapter_04, chapter_05),
     *(chapter_06, chapter_07, chapter_08, chapter_09, chapter_10),
     *(chapter_11, chapter_12, chapter_13, chapter_14, chapter_15),
-    chapter_16,
+    *(chapter_16, chapter_17),
 )
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES}
 

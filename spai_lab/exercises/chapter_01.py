@@ -54,12 +54,12 @@ def does_not_normalize(model, mean, std):
     return model
 
 
-def normalized_cases() -> list[dict]:
-    victim = softmax_regression(SHAPE, CLASSES, generator=torch.Generator().manual_seed(1))
+def normalized_cases(seed: int = 0) -> list[dict]:
+    victim = softmax_regression(SHAPE, CLASSES, generator=torch.Generator().manual_seed(seed + 1))
     linear = victim[1:].requires_grad_(False)  # without its own normalization
     return [
-        {"model": linear, "mean": mean, "std": std, "x": pixels(seed)}
-        for seed, (mean, std) in enumerate([(0.1307, 0.3081), (0.5, 0.25)])
+        {"model": linear, "mean": mean, "std": std, "x": pixels(seed + number)}
+        for number, (mean, std) in enumerate([(0.1307, 0.3081), (0.5, 0.25)])
     ]
 
 

@@ -14,18 +14,18 @@ RADII = (0.0, 0.1, 0.3)
 SCHEDULES = ((0.1, 0.03, 1), (0.3, 0.05, 10), (0.2, 0.3, 4), (0.0, 0.1, 2))  # eps, step size, steps
 
 
-def victim() -> nn.Module:
+def victim(seed: int = 2) -> nn.Module:
     """A small network with large weights, whose gradient changes its signs on the way; fixed, in evaluation mode."""
-    model = mlp(SHAPE, CLASSES, hidden=16, generator=torch.Generator().manual_seed(2)).eval()
+    model = mlp(SHAPE, CLASSES, hidden=16, generator=torch.Generator().manual_seed(seed)).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(3)
     return model
 
 
-def images() -> tuple[Tensor, Tensor]:
+def images(seed: int = 3) -> tuple[Tensor, Tensor]:
     """Inputs with pixels near black, near white and between, and their labels."""
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(seed)
     x = (1.4 * torch.rand(IMAGES, *SHAPE, generator=generator) - 0.2).clamp(0, 1)
     return x, torch.arange(IMAGES) % CLASSES
 
@@ -108,9 +108,9 @@ def returns_the_perturbation(model, x, y, eps):
     return eps * gradient_of(model, x, y).sign()
 
 
-def one_step_cases() -> list[dict]:
-    x, y = images()
-    return [{"model": victim(), "x": x.clone(), "y": y.clone(), "eps": eps} for eps in RADII]
+def one_step_cases(seed: int = 2) -> list[dict]:
+    x, y = images(seed + 1)
+    return [{"model": victim(seed), "x": x.clone(), "y": y.clone(), "eps": eps} for eps in RADII]
 
 
 def one_step(model, x, y, eps) -> np.ndarray:
@@ -206,9 +206,9 @@ def returns_delta(x_adv, x, eps):
     return (x_adv - x).clamp(-eps, eps)
 
 
-def candidates() -> list[dict]:
-    x, _ = images()
-    far = 1.2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(4)) - 0.6
+def candidates(seed: int = 3) -> list[dict]:
+    x, _ = images(seed)
+    far = 1.2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(seed + 1)) - 0.6
     return [{"x_adv": x + far, "x": x.clone(), "eps": eps} for eps in RADII]
 
 
@@ -320,10 +320,10 @@ def forgets_the_range_in_the_loop(model, x, y, eps, step_size, steps):
     return x_adv
 
 
-def many_steps_cases() -> list[dict]:
-    x, y = images()
+def many_steps_cases(seed: int = 2) -> list[dict]:
+    x, y = images(seed + 1)
     return [
-        {"model": victim(), "x": x.clone(), "y": y.clone(), "eps": eps, "step_size": step_size, "steps": steps}
+        {"model": victim(seed), "x": x.clone(), "y": y.clone(), "eps": eps, "step_size": step_size, "steps": steps}
         for eps, step_size, steps in SCHEDULES
     ]
 

@@ -60,8 +60,8 @@ def leaves_the_range(x_adv, x, eps):
     return x + (eps / length).clamp(max=1) * delta
 
 
-def candidates_at_lengths() -> list[dict]:
-    cases = [{**case, "eps": eps} for case, eps in zip(candidates(), LENGTHS, strict=True)]
+def candidates_at_lengths(seed: int = 3) -> list[dict]:
+    cases = [{**case, "eps": eps} for case, eps in zip(candidates(seed), LENGTHS, strict=True)]
     cases[0]["x_adv"][0] = cases[0]["x"][0]  # no change at all, and no room for one
     return cases
 
@@ -139,8 +139,8 @@ def counts_pixels_without_the_root(w):
     return (len(w) * w.norm() / w.abs().sum()).item()
 
 
-def normals() -> list[dict]:
-    generator = torch.Generator().manual_seed(5)
+def normals(seed: int = 5) -> list[dict]:
+    generator = torch.Generator().manual_seed(seed)
     return [
         {"w": torch.tensor([3.0, 4.0])},
         {"w": torch.ones(9)},
@@ -237,8 +237,8 @@ def sums_sizes(jacobian, target):
     return torch.where((toward > 0) & (others < 0), toward * sizes, torch.zeros_like(toward))
 
 
-def jacobians() -> list[dict]:
-    generator = torch.Generator().manual_seed(6)
+def jacobians(seed: int = 6) -> list[dict]:
+    generator = torch.Generator().manual_seed(seed)
     return [
         {"jacobian": torch.randn(classes, pixels, generator=generator), "target": target}
         for classes, pixels, target in ((3, 12, 0), (4, 30, 2), (10, 64, 9))
@@ -343,10 +343,10 @@ def to_black_and_white(x: Tensor) -> Tensor:
     return (x > 0.5).to(x.dtype)
 
 
-def defended() -> list[dict]:
-    x, y = images()
+def defended(seed: int = 2) -> list[dict]:
+    x, y = images(seed + 1)
     return [
-        {"model": victim(), "preprocess": preprocess, "x": x.clone(), "y": y.clone()}
+        {"model": victim(seed), "preprocess": preprocess, "x": x.clone(), "y": y.clone()}
         for preprocess in (to_four_levels, to_black_and_white)
     ]
 

@@ -69,8 +69,8 @@ def bowl(x: Tensor) -> Tensor:
     return 5 + (scale * (x - 0.3).square()).sum(1)
 
 
-def slopes() -> list[dict]:
-    generator = torch.Generator().manual_seed(7)
+def slopes(seed: int = 7) -> list[dict]:
+    generator = torch.Generator().manual_seed(seed)
     return [
         {"score": bowl, "x": torch.rand(d, generator=generator), "noise": torch.randn(n, d, generator=generator),
          "sigma": sigma}

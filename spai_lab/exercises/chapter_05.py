@@ -74,8 +74,8 @@ def flips_whatever_pays(f_clean, f_poisoned, y, k):
     return torch.where(cost < 0, -y, y)
 
 
-def classifiers() -> list[dict]:
-    generator = torch.Generator().manual_seed(8)
+def classifiers(seed: int = 8) -> list[dict]:
+    generator = torch.Generator().manual_seed(seed)
     cases = []
     for count, k in ((8, 3), (9, 1), (10, 4)):
         f_clean, f_poisoned = (2 * torch.randn(2, count, generator=generator)).unbind()
@@ -198,8 +198,8 @@ def watches_the_training_loss(x, y, x_val, y_val, lam):
     return my_hypergradient_ridge(x, y, x, y, lam)
 
 
-def lines_with_a_poison() -> list[dict]:
-    generator = torch.Generator().manual_seed(9)
+def lines_with_a_poison(seed: int = 9) -> list[dict]:
+    generator = torch.Generator().manual_seed(seed)
     cases = []
     for count, place, label, lam in ((5, 0.7, -2.0, 0.5), (12, -1.5, 1.0, 2.0), (1, 1.0, 0.5, 0.1)):
         x, x_val = (torch.randn(size, generator=generator, dtype=torch.float64) for size in (count, 6))
@@ -299,8 +299,8 @@ def leaves_one_out(g_test, g_train, H):
     return -my_influence_score(g_test, g_train, H) / len(g_train)
 
 
-def trained_models() -> list[dict]:
-    generator = torch.Generator().manual_seed(10)
+def trained_models(seed: int = 10) -> list[dict]:
+    generator = torch.Generator().manual_seed(seed)
     cases = []
     for weights, count in ((1, 3), (4, 6), (10, 25)):
         root = torch.randn(weights, 2 * weights, generator=generator, dtype=torch.float64)

@@ -52,8 +52,8 @@ def stamps_one_image(x, pattern, mask):
     return torch.cat([my_stamp_trigger(x[:1], pattern, mask), x[1:]])
 
 
-def triggers() -> list[dict]:
-    generator = torch.Generator().manual_seed(11)
+def triggers(seed: int = 11) -> list[dict]:
+    generator = torch.Generator().manual_seed(seed)
     square = torch.zeros(1, 5, 5)
     square[:, 3:, 3:] = 1
     faint = torch.full((1, 4, 6), 0.2)

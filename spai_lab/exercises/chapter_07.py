@@ -81,9 +81,9 @@ def counts_from_one(x, levels):
     return stand_in + (code - stand_in).detach()
 
 
-def between_the_thresholds() -> list[dict]:
+def between_the_thresholds(seed: int = 17) -> list[dict]:
     """Pixels that are on no threshold, and a gradient that arrives at their codes."""
-    generator = torch.Generator().manual_seed(17)
+    generator = torch.Generator().manual_seed(seed)
     cases = []
     for levels in LEVELS:
         level = torch.randint(levels, (3, 1, 3, 3), generator=generator)

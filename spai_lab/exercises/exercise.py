@@ -62,7 +62,7 @@ class Exercise:
         solution: the model answer, a function `my_<name>`; its signature and docstring are the stub. One that takes no
             arguments makes an exercise whose answer is a number.
         truth: the right result for a case, computed another way than by the solution: a number, or an array.
-        cases: makes the inputs afresh, by argument name.
+        cases: makes the inputs afresh, by argument name; one that takes a seed makes others from another seed.
         tested: what the cases are, told to the student.
         hints: from the gentlest on.
         mistakes: functions like the solution, each with a typical mistake; the docstring is the sentence meant for it.

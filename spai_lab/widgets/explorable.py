@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from spai_lab.checks import check_callable, describe
 from spai_lab.style import SETTINGS, to_png
+from spai_lab.widgets.names import NAMED, NAMER
 
 Words = str | Callable[..., str]
 SLIDERS = (FloatSlider, IntSlider, SelectionSlider)
@@ -21,6 +22,7 @@ STYLE = """<style>
 .spai-stale img, .spai-stale p { opacity: 0.25 }
 .spai-status { font-size: 16px; font-weight: 600; line-height: 1.4; min-height: 1.4em }
 </style>"""
+LABEL_WIDTH = "92px"
 CONTROL_WIDTH, SLIDER_WIDTH = "230px", "479px"  # two controls and the gap between them are as wide as a slider
 
 
@@ -80,11 +82,12 @@ class Explorable(VBox):
         self._status, self._picture = HTML(), HTML()
         self._picture.add_class("spai-picture")
         for control in self.controls.values():
-            control.style.description_width = "92px"
+            control.style.description_width = LABEL_WIDTH
             control.layout.width = SLIDER_WIDTH if isinstance(control, SLIDERS) else CONTROL_WIDTH
         board = Box([*self.controls.values(), *beside], layout=Layout(flex_flow="row wrap", grid_gap="2px 15px"))
-        super().__init__([HTML(STYLE), board, self._status, self._picture], layout=Layout(padding="4px"))
+        super().__init__([HTML(STYLE + NAMER), board, self._status, self._picture], layout=Layout(padding="4px"))
         self.add_class("spai-explorable")
+        self.add_class(NAMED)
         self._say("")
         self.draw()
         for name, control in self.controls.items():

@@ -4,6 +4,7 @@ import contextlib
 import html
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ import ipywidgets
 
 from spai_lab.checks import check_choice, check_number, describe
 from spai_lab.files import write_atomically
+from spai_lab.widgets.names import NAMED, NAMER
 from spai_lab.widgets.shown import Shown, as_html, panel
 
 BLUE, GRAY = "#0173b2", "#949494"
@@ -44,14 +46,33 @@ class Question:
         return [*self.options] or [f"a number from {self.low:g} to {self.high:g} {self.unit}".rstrip()]
 
     def parse(self, answer: str | None) -> str | float | None:
-        """The option or the number (point or comma, with or without its unit) that was entered; None if neither."""
+        """The option or the number (with or without its unit) that was entered; None if neither.
+
+        Where the bounds allow two readings of it, that is neither.
+
+        >>> Question("a", "", high=100).parse("2,5"), Question("b", "", high=5000).parse("2,500")
+        (2.5, None)
+        """
         if self.options:
             return answer if answer in self.options else None
-        try:
-            value = float(answer.strip().removesuffix(self.unit).replace(",", "."))
-        except ValueError:
-            return None
-        return value if self.low <= value <= self.high else None
+        within = [value for value in readings(answer.strip().removesuffix(self.unit)) if self.low <= value <= self.high]
+        return within[0] if len(within) == 1 else None
+
+
+def readings(text: str) -> set[float]:
+    """The numbers that a text may mean: a comma stands for a point, as in Germany or France, or it parts thousands.
+
+    >>> readings("2,5"), sorted(readings("2,500")), readings("2,500.5"), readings("much")
+    ({2.5}, [2.5, 2500.0], {2500.5}, set())
+    """
+    candidates = {text.replace(",", ".")}
+    if re.fullmatch(r"\s*[1-9]\d{0,2}(,\d{3})+(\.\d+)?\s*", text):
+        candidates.add(text.replace(",", ""))
+    found = set()
+    for candidate in candidates:
+        with contextlib.suppress(ValueError):
+            found.add(float(candidate))
+    return found
 
 
 asked: dict[str, Question] = {}
@@ -193,9 +214,10 @@ class Prediction:
             )
         self.field.style.description_width = "initial"
         self.field.observe(self.change, names="value")
-        heading = f'<div style="font-size:1.1em;line-height:1.5">{as_html(question.text)}</div>'
+        heading = f'{NAMER}<div style="font-size:1.1em;line-height:1.5">{as_html(question.text)}</div>'
         self.status = ipywidgets.HTML(as_html(notice))
         self.widget = ipywidgets.VBox([ipywidgets.HTMLMath(heading), self.field, self.status])
+        self.widget.add_class(NAMED)
 
     def change(self, event: dict) -> None:
         """Keep what the student chose, or say why it cannot be kept."""

@@ -564,7 +564,7 @@ def test_a_solution_pasted_into_the_notebook_finds_its_imports(notebook):
 
 
 def test_every_exercise_belongs_to_a_chapter_of_the_book():
-    assert {exercise.chapter[:2] for exercise in EXERCISES.values()} == {*(f"{number:02d}" for number in range(1, 17))}
+    assert {exercise.chapter[:2] for exercise in EXERCISES.values()} == {*(f"{number:02d}" for number in range(1, 18))}
     stems = {path.stem for path in NOTEBOOKS}
     for exercise in EXERCISES.values():
         same_number = {stem for stem in stems if stem[:2] == exercise.chapter[:2]}

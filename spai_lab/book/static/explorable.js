@@ -92,3 +92,18 @@ function bringToLife(figure) {
 }
 
 document.querySelectorAll("figure.spai-live").forEach(bringToLife);
+
+// What is too wide scrolls in a box of its own; the keyboard must reach that box.
+function reachWide() {
+  for (const box of document.querySelectorAll(".bd-article :is(.pst-scrollable-table-container, table, .cell_output, mjx-container[display=true])")) {
+    if (box.tabIndex >= 0 || box.scrollWidth <= box.clientWidth || getComputedStyle(box).overflowX !== "auto") continue;
+    box.tabIndex = 0;
+    if (box.tagName === "DIV") {
+      box.setAttribute("role", "region");
+      box.setAttribute("aria-label", "wider than the page, scrolls");
+    }
+  }
+}
+
+addEventListener("load", reachWide);
+addEventListener("resize", reachWide);

@@ -114,9 +114,9 @@ def forgets_to_rescale(xs, key):
     return total
 
 
-def factors() -> list[dict]:
+def factors(seed: int = SEED) -> list[dict]:
     """Up to 9 vectors of numbers from 0.7 to 1, of either sign, so that products are neither large nor tiny."""
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng(seed)
     return [
         {"xs": [encrypted(vector) for vector in signed(generator, count)], "key": toy().products} for count in COUNTS
     ]

@@ -101,9 +101,9 @@ def never_rotates(x, w, keys):
     return weighted(x, w)
 
 
-def vectors() -> list[dict]:
+def vectors(seed: int = SEED) -> list[dict]:
     """Of 2 numbers to as many as there are slots, other numbers behind them."""
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng(seed)
     return [
         {
             "x": encrypted(generator.uniform(-1, 1, SLOTS)),

@@ -1,0 +1,108 @@
+"""What a lecture shows of a chapter, and the page on which it begins."""
+
+import html
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spai_lab.workbook import clear, first_cell, read
+
+KERNEL = "spai-lecture"
+HIDDEN = "Exercises"  # the section that students do on their own
+FENCE = re.compile(r"\s*(```|~~~)")
+BEGIN = {
+    "cell_type": "code",
+    "id": "lecture-begins",
+    "metadata": {},
+    "source": "from spai_lab.lecture.stage import begin\n\nbegin()",
+    "outputs": [],
+    "execution_count": None,
+}
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A chapter as the first page lists it: its file's stem, its title and its question."""
+
+    name: str
+    title: str
+    question: str
+
+
+def chapter_of(path: Path) -> Chapter:
+    """What a chapter's first cell says of it; its name stands in for a title that is missing.
+
+    Raises:
+        ValueError: the file is no notebook.
+    """
+    first = "".join(next(iter(read(path)["cells"]), {}).get("source", ""))
+    title = re.match(r"# (.+)", first)
+    question = re.search(r"^\*\*(.+?)\*\*$", first, re.MULTILINE)
+    words = question[1].replace("*", "") if question else ""
+    return Chapter(Path(path).stem, title[1] if title else Path(path).stem, words)
+
+
+def lecture_notebook(notebook: Mapping, title: str) -> dict:
+    """A chapter for the hall: without outputs and exercises, begun by a cell that enlarges figures.
+
+    Args:
+        notebook: a chapter of format 4, which is left as it is.
+        title: what the browser shows in its tab.
+    Returns:
+        a new notebook.
+    """
+    bare = clear(notebook)
+    cells = [{**BEGIN, "source": BEGIN["source"].splitlines(keepends=True)}, *shown_cells(bare["cells"])]
+    kernel = {**bare["metadata"]["kernelspec"], "name": KERNEL}
+    return {**bare, "metadata": {**bare["metadata"], "kernelspec": kernel, "title": title}, "cells": cells}
+
+
+def shown_cells(cells: Sequence[Mapping]) -> Iterator[Mapping]:
+    """The cells outside the section of exercises; a cell of text that both share is cut.
+
+    >>> cells = [{"cell_type": "markdown", "source": "## A\\n\\na\\n\\n## Exercises\\n\\nWrite."},
+    ...          {"cell_type": "code", "source": "check.a(my_a)"}, {"cell_type": "markdown", "source": "## Summary"}]
+    >>> [cell["source"] for cell in shown_cells(cells)]
+    ['## A\\n\\na\\n\\n', '## Summary']
+    """
+    hidden = False
+    for cell in cells:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            kept = []
+            for title, section in sections(text):
+                hidden = title == HIDDEN if title else hidden
+                kept += [] if hidden else [section]
+            if "".join(kept).strip():
+                yield {**cell, "source": "".join(kept)}
+        elif not hidden and text.strip() != first_cell().strip():
+            yield cell
+
+
+def sections(text: str) -> list[tuple[str, str]]:
+    """The sections of a text by their headings of the second rank; what stands before the first has no heading.
+
+    >>> sections("a\\n## B\\nb\\n```\\n## no heading\\n```\\n")
+    [('', 'a\\n'), ('B', '## B\\nb\\n```\\n## no heading\\n```\\n')]
+    """
+    found: list[tuple[str, str]] = []
+    fenced = False
+    for line in text.splitlines(keepends=True):
+        fenced ^= bool(FENCE.match(line))
+        heading = None if fenced else re.match(r"#{1,2} (.+)", line)
+        if heading or not found:
+            found.append((heading[1].strip() if heading else "", ""))
+        title, before = found.pop()
+        found.append((title, before + line))
+    return found
+
+
+def start_page(chapters: Sequence[Chapter]) -> str:
+    """The list of chapters, as the inner part of the first page."""
+    rows = "".join(
+        f'<li><a href="/voila/render/{html.escape(each.name)}.ipynb"><strong>{html.escape(each.title)}</strong>'
+        f"<span>{html.escape(each.question)}</span></a></li>"
+        for each in chapters
+    )
+    return f"<h1>SPAI Lab</h1><ol>{rows}</ol>"
