@@ -222,7 +222,7 @@ def _clean_output(output: dict) -> dict | None:
 
 
 @contextmanager
-def _without_output_widget_stalls() -> Iterator[None]:
+def without_output_widget_stalls() -> Iterator[None]:
     """nbclient now and then waits for ever when a cell writes to an Output widget, unless it keeps no state for it."""
     from nbclient.output_widget import OutputWidget
 
@@ -254,7 +254,7 @@ def execute(path: Path, *, timeout: int = CELL_SECONDS) -> dict:
     path = Path(path)
     _require_mnist()
     notebook = nbformat.reads(to_bytes(clear(read(path))).decode(), as_version=4)
-    with tempfile.TemporaryDirectory() as folder, _without_output_widget_stalls():
+    with tempfile.TemporaryDirectory() as folder, without_output_widget_stalls():
         variables = {**os.environ, "SPAI_DATASET": "mnist", "SPAI_MY": folder}
         client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", coalesce_streams=True)
         client.resources = {"metadata": {"path": folder}}
@@ -301,3 +301,28 @@ def renew(path: Path, *, timeout: int = CELL_SECONDS) -> int:
         )
     write_atomically(path, content)
     return len(content)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What a list of chapters says of one: its file's stem, its title, its question, and the minutes it takes."""
+
+    name: str
+    title: str
+    question: str
+    minutes: str
+
+
+def chapter_of(path: Path) -> Chapter:
+    """What a chapter's first cell says of it.
+
+    Raises:
+        ValueError: the file is no notebook, or does not begin with a title.
+    """
+    first = "".join(read(path)["cells"][0]["source"])
+    title = re.match(r"# (.+)", first)
+    if title is None:
+        raise ValueError(f"{path} does not begin with a title; accepted: '# 02 · Gradient attacks'")
+    question, minutes = re.search(r"^\*\*(.+?)\*\*$", first, re.MULTILINE), re.search(r"About ([\w-]+) minutes", first)
+    time = f"{minutes[1].replace('ten', '10')}\N{NO-BREAK SPACE}min" if minutes else ""
+    return Chapter(path.stem, title[1], question[1].replace("*", "") if question else "", time)

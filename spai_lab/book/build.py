@@ -18,7 +18,7 @@ from spai_lab.book import album, live, pages
 from spai_lab.book.frames import MOST_FRAMES
 from spai_lab.book.links import broken_links
 from spai_lab.checks import check_count
-from spai_lab.workbook import chapters, notebooks_folder, read, to_bytes
+from spai_lab.workbook import Chapter, chapter_of, chapters, notebooks_folder, read, to_bytes
 
 MARK = "spai-book.json"  # tells a book from a folder that nobody may overwrite
 MATHJAX = "sphinx-mathjax-offline"  # the package that brings MathJax; of it we take one file
@@ -204,7 +204,7 @@ def lay_out(
             (beside / pages.FOLDER / file).write_bytes(content)
     for file in {frame.file for each in explorables.values() if each.frames for frame in each.frames.frames}:
         shutil.copyfile(place / file, beside / live.FOLDER / file)
-    (sources / "index.md").write_text(landing([pages.chapter_of(path) for path in chosen], dataset), encoding="utf-8")
+    (sources / "index.md").write_text(landing([chapter_of(path) for path in chosen], dataset), encoding="utf-8")
     for file in ("book.css", "explorable.js"):
         (sources / "_extra" / file).write_bytes((resources.files("spai_lab.book") / "static" / file).read_bytes())
     (sources / "_templates" / "sections" / "header.html").write_text(NO_HEADER, encoding="utf-8")
@@ -231,7 +231,7 @@ def mathjax_file() -> Path:
     return Path(packages[MATHJAX].origin).parent / "static" / "mathjax" / MATHJAX_FILE
 
 
-def landing(found: Sequence[pages.Chapter], dataset: str) -> str:
+def landing(found: Sequence[Chapter], dataset: str) -> str:
     """The first page, as Markdown."""
     text = (resources.files("spai_lab.book") / "static" / "landing.md").read_text(encoding="utf-8")
     rows = "\n".join(f"| [{each.title}]({each.name}.ipynb) | {each.question} | {each.minutes} |" for each in found)

@@ -7,10 +7,9 @@ import html
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from spai_lab.book.album import last_call
-from spai_lab.workbook import first_cell, read
+from spai_lab.workbook import first_cell
 
 FOLDER = "pictures"  # beside the pages
 MAP_CALL = "survey_map()"
@@ -21,36 +20,11 @@ ANCHOR = re.compile(r"""<a\b([^>]*?)\shref=(["'])(\d\d_\w+)\.ipynb(#[^"']*)?\2([
 
 
 @dataclass(frozen=True)
-class Chapter:
-    """What the landing page says of a chapter: its file's stem, its title, its question, and the minutes it takes."""
-
-    name: str
-    title: str
-    question: str
-    minutes: str
-
-
-@dataclass(frozen=True)
 class Source:
     """The source of a page: a notebook without what only the lab needs, and its pictures by their file names."""
 
     notebook: dict
     pictures: dict[str, bytes]
-
-
-def chapter_of(path: Path) -> Chapter:
-    """What a chapter's first cell says of it.
-
-    Raises:
-        ValueError: the file is no notebook, or does not begin with a title.
-    """
-    first = "".join(read(path)["cells"][0]["source"])
-    title = re.match(r"# (.+)", first)
-    if title is None:
-        raise ValueError(f"{path} does not begin with a title; accepted: '# 02 · Gradient attacks'")
-    question, minutes = re.search(r"^\*\*(.+?)\*\*$", first, re.MULTILINE), re.search(r"About ([\w-]+) minutes", first)
-    time = f"{minutes[1].replace('ten', '10')}\N{NO-BREAK SPACE}min" if minutes else ""
-    return Chapter(path.stem, title[1], question[1] if question else "", time)
 
 
 def source_of(

@@ -3,10 +3,8 @@
 import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from spai_lab.workbook import clear, first_cell, read
+from spai_lab.workbook import Chapter, clear, first_cell
 
 KERNEL = "spai-lecture"
 HIDDEN = "Exercises"  # the section that students do on their own
@@ -19,28 +17,6 @@ BEGIN = {
     "outputs": [],
     "execution_count": None,
 }
-
-
-@dataclass(frozen=True)
-class Chapter:
-    """A chapter as the first page lists it: its file's stem, its title and its question."""
-
-    name: str
-    title: str
-    question: str
-
-
-def chapter_of(path: Path) -> Chapter:
-    """What a chapter's first cell says of it; its name stands in for a title that is missing.
-
-    Raises:
-        ValueError: the file is no notebook.
-    """
-    first = "".join(next(iter(read(path)["cells"]), {}).get("source", ""))
-    title = re.match(r"# (.+)", first)
-    question = re.search(r"^\*\*(.+?)\*\*$", first, re.MULTILINE)
-    words = question[1].replace("*", "") if question else ""
-    return Chapter(Path(path).stem, title[1] if title else Path(path).stem, words)
 
 
 def lecture_notebook(notebook: Mapping, title: str) -> dict:

@@ -14,8 +14,16 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from spai_lab.lecture.pages import KERNEL, Chapter, chapter_of, lecture_notebook, start_page
-from spai_lab.workbook import _without_output_widget_stalls, chapters, notebooks_folder, read, to_bytes
+from spai_lab.lecture.pages import KERNEL, lecture_notebook, start_page
+from spai_lab.workbook import (
+    Chapter,
+    chapter_of,
+    chapters,
+    notebooks_folder,
+    read,
+    to_bytes,
+    without_output_widget_stalls,
+)
 
 HOST = "127.0.0.1"
 TEMPLATE = "spai-lecture"
@@ -163,7 +171,7 @@ def run_voila(place: Path, port: int, browser: bool) -> int:
 @contextlib.contextmanager
 def without_stalls() -> Iterator[None]:
     """nbclient, on which Voila builds, now and then waits for ever for an Output widget."""
-    with _without_output_widget_stalls():
+    with without_output_widget_stalls():
         yield
 
 

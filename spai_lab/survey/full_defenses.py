@@ -102,9 +102,9 @@ def robust(row: str) -> list[Headline]:
 def long_details(model: str, defense: str) -> dict:
     """What the long attacks leave of a robust model of MNIST, and what the matrix says of the same."""
     found, matrix = examined(load_measurement("robust_models")), load_measurement("defenses_mnist")
-    left, (_, of_matrix) = survivors(matrix), stood(matrix, defense)
+    left, (_, attacked) = survivors(matrix), stood(matrix, defense)
     attacks = {test: counted(found[model, test]) for test in TESTS if not test.startswith("verified")}
-    attacks["adaptive"] = count(of_matrix["adaptive"])
+    attacks["adaptive"] = count(attacked["adaptive"])
     return {
         "clean": counted(found[model, "clean"]),
         "undefended": counted(left["none"]),

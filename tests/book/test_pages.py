@@ -14,7 +14,7 @@ from spai_lab.book import pages
 from spai_lab.book.build import build, choose
 from spai_lab.book.links import Reader, broken_links
 from spai_lab.exercises import EXERCISES
-from spai_lab.workbook import chapters, first_cell, notebooks_folder, read
+from spai_lab.workbook import chapter_of, chapters, first_cell, notebooks_folder, read
 
 MASTERS = chapters(notebooks_folder())
 NAMES = {path.stem for path in MASTERS}
@@ -107,7 +107,7 @@ def test_the_chapters_follow_each_other(book):
 def test_the_landing_page_asks_each_chapters_question(book):
     text = html.unescape(MARK.sub("", (book / "index.html").read_text(encoding="utf-8"))).replace("’", "'")
     for path in MASTERS:
-        chapter = pages.chapter_of(path)
+        chapter = chapter_of(path)
         assert chapter.question and chapter.minutes
         assert chapter.question.replace("*", "").replace("’", "'") in text.replace("*", "")
 
@@ -153,7 +153,7 @@ def test_an_edition_needs_a_chapter_and_a_place_of_its_own(tmp_path, refuses):
     refuses(build, {"out": tmp_path / "new", "most": -1}, "most", "at least 0")
     assert (tmp_path / "mine.txt").read_text(encoding="utf-8") == "mine"
     (tmp_path / "02_x.ipynb").write_text('{"nbformat": 4, "cells": [{"source": ["no title"]}]}', encoding="utf-8")
-    refuses(pages.chapter_of, {"path": tmp_path / "02_x.ipynb"}, "title")
+    refuses(chapter_of, {"path": tmp_path / "02_x.ipynb"}, "title")
 
 
 @pytest.mark.parametrize("trouble", [RuntimeError("Sphinx warned"), KeyboardInterrupt()], ids=["warning", "Ctrl-C"])

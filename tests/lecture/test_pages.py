@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from spai_lab.lecture.pages import chapter_of, lecture_notebook, sections, start_page
+from spai_lab.lecture.pages import lecture_notebook, sections, start_page
 from spai_lab.lecture.serve import EXTENSIONS, HOST, SERVER, kernel_spec, lay_out, settings
-from spai_lab.workbook import chapters, notebooks_folder, read
+from spai_lab.workbook import chapter_of, chapters, notebooks_folder, read
 
 MASTERS = chapters(notebooks_folder())
 EXERCISE = re.compile(r"NotImplementedError|\bcheck\.\w+\(|\bhint\(\"|\bsolution\(\"|\bmy_\w+")
