@@ -58,6 +58,8 @@ def find(name: str) -> Exercise:
     guess = f" (did you mean {close[0]}?)" if close else ""
     raise ValueError(f"name is {name!r}; accepted: the name of an exercise{guess}: {listed}")
 
+WITHHELD = "raise NotImplementedError"  # all that the edition of a hub holds of an answer
+
 
 class Check:
     """`check.<name>(answer)` judges an answer to the exercise of that name.
@@ -114,8 +116,10 @@ def hint(name: str) -> Shown:
 
 
 def solution(name: str) -> Shown:
-    """One right answer to an exercise, highlighted."""
+    """One right answer to an exercise, highlighted; in a hub's edition a sentence that says who has it."""
     parts = split_source(find(name).solution)
+    if parts[-1].strip() == WITHHELD:
+        return Shown(f"Your lecturer keeps the answer to {name}; `hint({name!r})` helps.".replace("'", '"'))
     return Shown("\n".join(filter(None, parts)), html=source_box(*parts, where="", name=f"my_{name}"))
 
 

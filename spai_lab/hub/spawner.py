@@ -1,0 +1,79 @@
+"""The hub's way to start a student's server on the same machine: as the student's account, within limits.
+
+JupyterHub's own spawner for local accounts knows no limits. This one sets those of the kernel (`man setrlimit`), which
+each process inherits and no student can raise again.
+"""
+
+import os
+import pwd
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+from jupyterhub.spawner import LocalProcessSpawner
+from traitlets import Integer, Unicode
+
+PRIVATE = 0o700
+
+
+class LimitedSpawner(LocalProcessSpawner):
+    """A local server with limits, and with a private folder in memory for its sockets."""
+
+    processes = Integer(400, min=1, help="How many processes and threads a student may have at once.").tag(config=True)
+    file_bytes = Integer(2**31, min=1, help="The largest file that a student may write, in bytes.").tag(config=True)
+    run_folder = Unicode(
+        "/run/spai-lab",
+        help="Holds one private folder a student, for sockets and temporary files: outside of the home, so that a "
+        "full disk stops no server, and short, since the path of a socket ends at 107 characters.",
+    ).tag(config=True)
+
+    def private_folder(self) -> Path:
+        """The student's own folder for sockets and temporary files."""
+        return Path(self.run_folder) / self.user.name
+
+    def limits(self) -> dict[int, int]:
+        """What one process may use, by the kernel's name for it; `mem_limit` counts for each process by itself."""
+        chosen = {resource.RLIMIT_NPROC: self.processes, resource.RLIMIT_FSIZE: self.file_bytes}
+        chosen[resource.RLIMIT_CORE] = 0
+        return {**chosen, resource.RLIMIT_DATA: self.mem_limit} if self.mem_limit else chosen
+
+    def make_preexec_fn(self, name: str) -> Callable[[], None]:
+        """Limits first, while we still may set them; then the student's account."""
+        become_student = super().make_preexec_fn(name)
+        limits = self.limits()
+
+        def prepare() -> None:
+            for kind, most in limits.items():
+                resource.setrlimit(kind, (most, most))
+            become_student()
+
+        return prepare
+
+    def user_env(self, env: dict[str, str]) -> dict[str, str]:
+        """The student's account, the private folder, and the place of the student's copies."""
+        env = super().user_env(env)
+        private = str(self.private_folder())
+        env.setdefault("SPAI_MY", str(Path(pwd.getpwnam(self.user.name).pw_dir) / "spai-lab"))
+        return {**env, "TMPDIR": private, "JUPYTER_RUNTIME_DIR": private, "MPLCONFIGDIR": f"{private}/matplotlib"}
+
+    async def start(self) -> tuple[str, int]:
+        """Make the private folder, then start the server."""
+        make_private(self.private_folder(), self.user.name)
+        return await super().start()
+
+
+def make_private(folder: Path, name: str) -> None:
+    """A folder that belongs to an account, and that nobody else may enter.
+
+    Raises:
+        OSError: it is there and something else than a folder, such as a link that somebody laid.
+    """
+    account = pwd.getpwnam(name)
+    folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    folder.mkdir(mode=PRIVATE, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.fchown(descriptor, account.pw_uid, account.pw_gid)
+        os.fchmod(descriptor, PRIVATE)
+    finally:
+        os.close(descriptor)
