@@ -31,6 +31,7 @@ from spai_lab.widgets import (
     shares_explorer,
     sides_explorer,
     smoothing_explorer,
+    standings_explorer,
     traffic_explorer,
     trigger_painter,
     tuning_explorer,
@@ -78,6 +79,7 @@ def main(quick: bool = False) -> None:
         "gate": gate_explorer(),
         "traffic": traffic_explorer(),
         "network": network_explorer(),
+        "standings": standings_explorer("digits"),
     }
     print(f"slider to picture, in milliseconds (target: {TARGET} at the 95th percentile)")
     print(f"{'explorable':18}{'slider':18}{'moves':>7}{'median':>9}{'95th percentile':>18}")

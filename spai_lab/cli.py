@@ -12,6 +12,7 @@ from pathlib import Path
 from spai_lab import doctor
 from spai_lab.arena.command import add_options
 from spai_lab.assignments.command import add_options as add_assignments
+from spai_lab.poll.command import add_options as add_poll
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -40,8 +41,9 @@ def _copy(options: argparse.Namespace) -> int:
 def _fetch(options: argparse.Namespace) -> int:
     from spai_lab import data
 
-    if isinstance(data.available()["mnist"], Path):
-        return 0
+    found = data.available()["mnist"]
+    if isinstance(found, Path):
+        return _share(found) if options.share else 0
     try:
         folder = data.fetch_mnist()
     except (OSError, data.DataUnavailable) as error:
@@ -49,6 +51,13 @@ def _fetch(options: argparse.Namespace) -> int:
         print(f"MNIST could not be downloaded; the embedded digits serve. {reason}")
         return 1
     print(f"MNIST is now in {folder}.")
+    return _share(folder) if options.share else 0
+
+
+def _share(folder: Path) -> int:
+    from spai_lab.data.mnist import share_mnist
+
+    print(f"Many processes now share the pixels in {share_mnist(folder)}.")
     return 0
 
 
@@ -225,6 +234,13 @@ def _coverage(options: argparse.Namespace) -> int:
     return 0
 
 
+def _guides(options: argparse.Namespace) -> int:
+    from spai_lab.guides.lecturers import update_guide
+
+    print(f"{options.lecturers} {'is now' if update_guide(options.lecturers) else 'was'} up to date.")
+    return 0
+
+
 def _book(options: argparse.Namespace) -> int:
     from spai_lab.book.build import build
 
@@ -252,6 +268,12 @@ def _assignments(options: argparse.Namespace) -> int:
     return command.run(options)
 
 
+def _poll(options: argparse.Namespace) -> int:
+    from spai_lab.poll import command
+
+    return command.run(options)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="spai-lab", description="SPAI Lab: the executable survey.")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
@@ -264,6 +286,7 @@ def _parser() -> argparse.ArgumentParser:
     command("doctor", _doctor, "say what this machine has, and what to do about what it lacks")
     sub = command("fetch", _fetch, "download MNIST where it is not there yet")
     sub.add_argument("--brief", action="store_true", help="a failure in one short line")
+    sub.add_argument("--share", action="store_true", help="prepare MNIST for many students on one machine, 220 MB")
     sub = command("data", _data, "say which data is there; with names, the exit status says whether all of it is")
     sub.add_argument("names", nargs="*", help="data sets")
     sub = command("copy", _copy, "copy the chapters to the student's folder; no file is overwritten")
@@ -339,8 +362,14 @@ def _parser() -> argparse.ArgumentParser:
     add_options(sub)
     sub = command("assignments", _assignments, "export the exercises as a course that nbgrader grades")
     add_assignments(sub)
+    sub = command("poll", _poll, "count a class's predictions from the progress.json files that it hands in")
+    add_poll(sub)
     sub = command("coverage", _coverage, "write the README's table of methods and its ledger anew")
     sub.add_argument("--readme", type=Path, default=Path("README.md"), help="the file with the tables")
+    sub = command("guides", _guides, "write the lecturer's guide anew from the chapters and the notes on them")
+    sub.add_argument(
+        "--lecturers", type=Path, default=Path("docs/LECTURERS.md"), metavar="FILE", help="default: docs/LECTURERS.md"
+    )
     return parser
 
 

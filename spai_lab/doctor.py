@@ -10,16 +10,20 @@ import os
 import platform
 import shutil
 import socket
+import struct
 import sys
-from collections.abc import Iterable, Mapping
+import tempfile
+import webbrowser
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
 SHOWN = ("torch", "numpy", "scikit-learn", "matplotlib", "ipywidgets", "jupyterlab")
 OLDEST_PYTHON, NEWEST_ON_INTEL_MAC = (3, 11), (3, 12)
-INSTALLATION_BYTES, WORKING_BYTES = 3_000_000_000, 500_000_000
-PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
+INSTALLATION_BYTES, PASSING_BYTES, WORKING_BYTES = 2_000_000_000, 1_000_000_000, 500_000_000
+PROXY_VARIABLES = ("https_proxy", "all_proxy", "http_proxy")
 PORT = 8888
 
 
@@ -64,8 +68,8 @@ class Report:
         return f"<details{' open' if todo else ''}>{summary}<table>{rows}</table></details>"
 
 
-def python(version: tuple[int, ...], intel_mac: bool = False) -> Finding:
-    """Whether the workbook runs on this Python.
+def python(version: tuple[int, ...], intel_mac: bool = False, bits: int = 64) -> Finding:
+    """Whether the workbook runs on this Python, a program of so many bits.
 
     >>> python((3, 10, 2)).action
     'Install Python 3.11 or later from https://www.python.org and start again with it.'
@@ -75,6 +79,11 @@ def python(version: tuple[int, ...], intel_mac: bool = False) -> Finding:
         action = "Install Python 3.11 or later from https://www.python.org and start again with it."
     elif intel_mac and version[:2] > NEWEST_ON_INTEL_MAC:
         action = "torch for Intel Macs needs Python 3.11 or 3.12: start again with one of these."
+    elif bits < 64:
+        value, action = (
+            f"{value}, {bits} bits",
+            "There is no torch for it: install the 64-bit one and start again with it.",
+        )
     return Finding("Python", value, action)
 
 
@@ -142,10 +151,32 @@ def threads(torch_threads: int | None, cores: int | None) -> Finding:
 
 
 def disk(free: int, needed: int) -> Finding:
-    """Whether the disk has room, both in bytes."""
-    value = f"{free / 1e9:.1f} GB free"
-    action = f"Free some space: about {needed / 1e9:.1f} GB are needed." if free < needed else None
-    return Finding("disk", value, action)
+    """Whether the disk of the project's folder has room, both in bytes."""
+    action = f"Free some space, or move the project to another disk: about {needed / 1e9:.1f} GB are needed."
+    return Finding("disk", f"{free / 1e9:.1f} GB free", action if free < needed else None)
+
+
+def temporary(free: int, needed: int) -> Finding:
+    """Whether pip can put its temporary files somewhere, both in bytes."""
+    action = (
+        f"About {needed / 1e9:.1f} GB are needed for a while: free some space, or set TMPDIR (on Windows: TEMP) to a "
+        "folder on a disk with more room."
+    )
+    return Finding("temporary files", f"{free / 1e9:.1f} GB free", action if free < needed else None)
+
+
+def folder(writable: bool) -> Finding:
+    """Whether the environment and the student's work can be written into the project's folder."""
+    action = "The environment and your work go there: copy the project to a folder of your own, and start there."
+    return Finding("folder", "can be written" if writable else "cannot be written", None if writable else action)
+
+
+def screen(opens: bool, ssh: bool) -> Finding:
+    """Whether a browser can open by itself, and whether we are on this machine from another one."""
+    if opens:
+        return Finding("browser", "opens by itself")
+    reach = ", and the ssh command that reaches it from your own machine" if ssh else ""
+    return Finding("browser", f"none opens by itself: `run.py lab` prints the address to open{reach}")
 
 
 def port(number: int, free: bool) -> Finding:
@@ -154,10 +185,14 @@ def port(number: int, free: bool) -> Finding:
     return Finding(f"port {number}", "free" if free else "taken", None if free else action)
 
 
-def proxy(environ: Mapping[str, str]) -> Finding:
-    """Whether a proxy stands between this machine and the network, and lets local connections through.
+def proxy(environ: Mapping[str, str], answers: Callable[[str], bool] = lambda address: True) -> Finding:
+    """Whether a proxy stands between this machine and the network, answers, and lets local connections through.
 
     The proxy's address is not shown: it may hold a password.
+
+    Args:
+        environ: the environment variables.
+        answers: whether a proxy answers at an address.
     """
     lower = {name.lower(): value for name, value in environ.items() if value}
     named = [name for name in PROXY_VARIABLES if name in lower]
@@ -166,6 +201,8 @@ def proxy(environ: Mapping[str, str]) -> Finding:
     exceptions = {entry.strip() for entry in lower.get("no_proxy", "").split(",")}
     direct = "*" in exceptions or {"localhost", "127.0.0.1"} <= exceptions
     action = None if direct else "Set NO_PROXY=localhost,127.0.0.1 so that the browser and JupyterLab reach each other."
+    if not answers(lower[named[0]]):
+        action = f"Nothing answers there: correct {named[0].upper()}, or unset it where the network needs no proxy."
     return Finding("proxy", f"set by {', '.join(named)}", action)
 
 
@@ -185,21 +222,25 @@ def examine() -> tuple[Finding, ...]:
     name, machine = platform.system(), platform.machine()
     installed = {item.metadata["Name"]: item.version for item in metadata.distributions() if item.metadata["Name"]}
     findings = [
-        python(sys.version_info, is_intel_mac(name, machine)),
+        python(sys.version_info, is_intel_mac(name, machine), 8 * struct.calcsize("P")),
         system(name, machine),
         venv_module(all(importlib.util.find_spec(module) for module in ("venv", "ensurepip"))),
-        disk(shutil.disk_usage(Path.cwd()).free, WORKING_BYTES if "torch" in installed else INSTALLATION_BYTES),
-        proxy(os.environ),
+        *_room(Path.cwd(), "torch" in installed),
+        proxy(os.environ, _answers),
     ]
-    if "JPY_PARENT_PID" not in os.environ:  # in a notebook the port is rightly taken: by its own server
-        findings.append(port(PORT, _is_free(PORT)))
+    if "JPY_PARENT_PID" not in os.environ:  # in a notebook the port is rightly taken, and a browser there
+        findings += [
+            folder(os.access(Path.cwd(), os.W_OK)),
+            port(PORT, _is_free(PORT)),
+            screen(_opens(), bool(os.environ.get("SSH_CONNECTION"))),
+        ]
     try:
         import torch
 
         from spai_lab.data import available
     except ImportError as error:
         action = "`python3 run.py lab` installs everything; with conda: `conda env create --file environment.yml`."
-        missing = Finding("spai_lab", f"cannot run on this Python: {error}", action)
+        missing = Finding("spai_lab", f"not installed for this Python: {error}", action)
         return *findings, threads(None, os.cpu_count()), missing
     mps = torch.backends.mps.is_available()
     return (
@@ -217,6 +258,43 @@ def _required() -> list[str]:
         return metadata.requires("spai-lab") or []
     except metadata.PackageNotFoundError:
         return []
+
+
+def _room(here: Path, installed: bool) -> list[Finding]:
+    """What the disks have, where the project lies and where temporary files go."""
+    if installed:
+        return [disk(shutil.disk_usage(here).free, WORKING_BYTES)]
+    try:
+        there = Path(tempfile.gettempdir())
+    except OSError:
+        return [disk(shutil.disk_usage(here).free, INSTALLATION_BYTES), temporary(0, PASSING_BYTES)]
+    if here.stat().st_dev == there.stat().st_dev:
+        return [disk(shutil.disk_usage(here).free, INSTALLATION_BYTES + PASSING_BYTES)]
+    return [
+        disk(shutil.disk_usage(here).free, INSTALLATION_BYTES),
+        temporary(shutil.disk_usage(there).free, PASSING_BYTES),
+    ]
+
+
+def _answers(address: str) -> bool:
+    """Whether a server takes connections at a proxy's address."""
+    try:
+        parts = urlsplit(address if "//" in address else f"//{address}")
+        socket.create_connection((parts.hostname or "", parts.port or 80), 5).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _opens() -> bool:
+    """Whether a browser can open on this machine's own screen, and not in the terminal."""
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    if any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")):
+        return True
+    return not sys.platform.startswith("linux") and "SSH_CONNECTION" not in os.environ
 
 
 def _is_free(number: int) -> bool:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,12 +41,17 @@ def mnist():
 
 @pytest.fixture(scope="session")
 def small_book(tmp_path_factory):
-    """Two chapters of the book, on the digits, with few pictures of each explorable."""
+    """Two chapters of the book, on the digits, with few pictures of each explorable; built once for all workers."""
     from spai_lab.book.build import build
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPAI_DATASET", "digits")
-        return build(tmp_path_factory.mktemp("small") / "a book", ["00", "02"], most=17).folder
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "small" / "a book"
+    with FileLock(shared / "small_book.lock"), pytest.MonkeyPatch.context() as patch:
+        if not folder.exists():
+            patch.setenv("SPAI_DATASET", "digits")
+            build(folder, ["00", "02"], most=17)
+    return folder
 
 
 @pytest.fixture(scope="session")

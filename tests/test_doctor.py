@@ -1,6 +1,8 @@
 """The doctor: each finding from probes that are given, and the whole on this machine."""
 
+import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +20,7 @@ GIGABYTE = 1_000_000_000
         (doctor.python((3, 13, 0)), None),
         (doctor.python((3, 12, 1), intel_mac=True), None),
         (doctor.python((3, 13, 0), intel_mac=True), "3.11 or 3.12"),
+        (doctor.python((3, 12, 1), bits=32), "64-bit"),
         (doctor.system("Darwin", "x86_64"), "ends at 2.2"),
         (doctor.system("Darwin", "arm64"), None),
         (doctor.system("Linux", "x86_64"), None),
@@ -25,12 +28,22 @@ GIGABYTE = 1_000_000_000
         (doctor.venv_module(False), "sudo apt install python3-venv"),
         (doctor.disk(10 * GIGABYTE, 3 * GIGABYTE), None),
         (doctor.disk(GIGABYTE, 3 * GIGABYTE), "about 3.0 GB are needed"),
+        (doctor.temporary(2 * GIGABYTE, GIGABYTE), None),
+        (doctor.temporary(GIGABYTE // 2, GIGABYTE), "TMPDIR"),
+        (doctor.folder(True), None),
+        (doctor.folder(False), "copy the project"),
+        (doctor.screen(True, ssh=False), None),
+        (doctor.screen(False, ssh=True), None),
         (doctor.port(8888, True), None),
         (doctor.port(8888, False), "--port"),
         (doctor.proxy({}), None),
         (doctor.proxy({"HTTPS_PROXY": ""}), None),
         (doctor.proxy({"HTTPS_PROXY": "http://proxy:3128"}), "NO_PROXY=localhost,127.0.0.1"),
         (doctor.proxy({"http_proxy": "http://proxy:3128", "no_proxy": "localhost, 127.0.0.1"}), None),
+        (
+            doctor.proxy({"HTTPS_PROXY": "http://proxy:1", "NO_PROXY": "*"}, lambda address: False),
+            "correct HTTPS_PROXY",
+        ),
         (doctor.proxy({"all_proxy": "http://proxy:3128", "NO_PROXY": "*"}), None),
         (doctor.accelerator(None, cuda=False, mps=False), None),
         (doctor.accelerator(None, cuda=False, mps=True), None),
@@ -53,6 +66,33 @@ def test_a_proxy_is_named_and_its_password_is_not_shown():
     finding = doctor.proxy({"HTTPS_PROXY": "http://user:secret@proxy:3128"})
     assert "https_proxy" in finding.value
     assert "secret" not in f"{finding.value}{finding.action}"
+
+
+def test_a_proxy_is_asked_whether_it_answers():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert doctor._answers(f"http://user:secret@{address}") and doctor._answers(address)
+    assert not doctor._answers(address) and not doctor._answers("http://proxy:many")
+
+
+def test_whoever_came_by_ssh_is_told_of_the_command():
+    assert "ssh command" in doctor.screen(False, ssh=True).value
+    assert "ssh" not in doctor.screen(False, ssh=False).value
+
+
+@pytest.mark.parametrize(("together", "topics"), [(True, ["disk"]), (False, ["disk", "temporary files"])])
+def test_the_room_for_temporary_files_is_looked_at_where_they_go(tmp_path, monkeypatch, together, topics):
+    there = tmp_path / "temporary"
+    there.mkdir()
+    monkeypatch.setattr(doctor.tempfile, "gettempdir", lambda: str(there))
+    monkeypatch.setattr(Path, "stat", lambda path: SimpleNamespace(st_dev=1 if together or path == there else 2))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=2.5 * GIGABYTE))
+    findings = doctor._room(tmp_path, installed=False)
+    assert [finding.topic for finding in findings] == topics
+    assert bool(findings[0].action) is together, "one disk must hold both"
+    assert [finding.topic for finding in doctor._room(tmp_path, installed=True)] == ["disk"]
 
 
 def test_versions_outside_the_ranges_and_missing_packages_are_found():

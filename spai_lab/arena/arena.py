@@ -1,14 +1,19 @@
-"""The arena's entrance: submit an attack or a defense, see what came of it."""
+"""The arena's entrance: submit an attack or a defense, see what came of it.
+
+It runs what others wrote in a process, which is no sandbox: judge only what comes from people whom you would let sit at
+your computer (`spai_lab.arena.child` says what is not stopped).
+"""
 
 import ast
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
+from spai_lab.arena import rules
 from spai_lab.arena.duel import Bout, Row, attack_bout
-from spai_lab.arena.findings import broken
+from spai_lab.arena.limits import missing
 from spai_lab.arena.match import defense_bout, look_at, measured
 from spai_lab.arena.opponents import OPPONENTS, opponent
 from spai_lab.arena.result import Result
@@ -118,7 +123,7 @@ def unless_broken(submission: Submission, steps: Iterable[Row | Bout]) -> Iterab
     try:
         ast.parse(submission.text, filename="submission")
     except (SyntaxError, ValueError) as error:
-        return [Bout((), (broken(f"{error}"),), "")]
+        return [Bout((), (rules.BROKEN.broken(message=f"{error}"),), "")]
     return steps
 
 
@@ -140,7 +145,8 @@ def watched(steps: Iterable[Row | Bout], total: int | None, name: str, progress:
                 bar.update()
             else:
                 bout = step
-    return bout.rows, bout.found, bout.output
+    lacking = [rules.NOT_LIMITED.broken(missing=" or ".join(missing()))] if missing() else []
+    return bout.rows, (*bout.found, *lacking), bout.output
 
 
 def survivors_of(known: str, scene: Scene) -> Rate:

@@ -2,79 +2,28 @@
 
 What a submission prints goes into a pipe that the arena reads; `input()` finds nothing; Ctrl-C is for the arena, which
 ends this process. When the arena is gone, so is this process, with all that it started.
+
+A process is no sandbox. What is watched within it, the count of gradients and the files that are opened, a submission
+can turn off. It runs as the user: it can read files, the opponents' weights among them, and where the system allows it
+the memory of the arena, write where the user may write, and pass notes through files to the copy that is judged.
 """
 
 import os
-import queue
 import signal
 import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spai_lab.arena.pipe import read_frame, write_frame
+from spai_lab.arena.limits import limit
+from spai_lab.arena.line import Line, watch
 from spai_lab.arena.running import OverBudget, called, function_in, told
-from spai_lab.crypto.frames import Message
 
 GRAPHS = 32  # answers whose graphs are kept until somebody asks for their gradients
-LARGEST_FILE = 64 * 2**20
-
-
-class Line:
-    """The two pipes to the arena."""
-
-    def __init__(self, questions: BinaryIO, answers: BinaryIO) -> None:
-        self.answers, self.inbox = answers, queue.SimpleQueue()
-        threading.Thread(target=self.listen, args=(questions,), daemon=True).start()
-
-    def listen(self, questions: BinaryIO) -> None:
-        """Take messages as they come; when the arena is gone, end this process and all that it started."""
-        with suppress(Exception):
-            while (message := read_frame(questions)) is not None:
-                self.inbox.put(message)
-        end()
-
-    def send(self, kind: str, *values: object) -> None:
-        """Answer."""
-        write_frame(self.answers, kind, *values)
-
-    def receive(self) -> Message:
-        """The next message."""
-        return self.inbox.get()
-
-    def ask(self, kind: str, *values: object) -> Message:
-        """Ask the arena something."""
-        self.send(kind, *values)
-        return self.receive()
-
-
-def end() -> NoReturn:
-    """End this process, and its group where it leads one."""
-    if os.name == "posix" and os.getpgrp() == os.getpid():
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-    os._exit(1)
-
-
-# --- limits ---------------------------------------------------------------------------------------------------------
-
-
-def limit(megabytes: int) -> None:
-    """Limit memory beyond what is taken now, and files, where the system can."""
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
-        with open("/proc/self/statm") as file:  # noqa: PTH123
-            taken = int(file.read().split()[0]) * resource.getpagesize()
-        most = taken + megabytes * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-
 
 # --- an attack --------------------------------------------------------------------------------------------------------
 
@@ -132,7 +81,10 @@ def counting(model: nn.Module, allowed: int, images: int) -> Callable[[], int]:
 
 def attack(line: Line, text: str, name: str) -> None:
     """Run a submitted attack on one victim after the other."""
+    watching = watch(line)
+    watching(True)
     function = function_in(text, name)
+    watching(False)
     line.send("ready")
     while (task := line.receive()).kind != "end":
         defense, data, network, weights, classes, access, allowed, eps, seed, x, y = task.values
@@ -147,7 +99,9 @@ def attack(line: Line, text: str, name: str) -> None:
 
             victim, before, spent = Query(Remote(line), access, cap=allowed), {}, lambda: 0
         line.send("begun")  # from here on the attack's own time runs
+        watching(True)
         x_adv = called(function, (victim, x.clone(), y.clone()), offered)
+        watching(False)
         after = victim.state_dict() if before else {}
         changed = [key for key in before if key not in after or not torch.equal(before[key], after[key])]
         send_result(line, x_adv, spent(), changed[0] if changed else "")
@@ -183,6 +137,7 @@ def defend(
     torch.manual_seed(seed)
     network = lenet(tuple(x.shape[1:]), classes)
     network.load_state_dict(safetensors.torch.load(weights))
+    watch(line)(True)
     function = function_in(text, name)
     line.send("begun")
     offered = {"eps": eps, "generator": torch.Generator().manual_seed(seed)}
@@ -194,6 +149,7 @@ def defend(
         model.eval()
         for weight in model.parameters():
             weight.requires_grad_(False)
+    leave_a_twin(line, model)
     line.send("ready")
     graphs: dict[int, tuple[Tensor, Tensor]] = {}
     for number, task in enumerate(iter(line.receive, None)):
@@ -230,17 +186,60 @@ def backward(line: Line, graphs: dict, number: int, v: Tensor) -> None:
     line.send("gradient", torch.zeros_like(x) if found is None else found)
 
 
+# --- its twin ---------------------------------------------------------------------------------------------------------
+
+
+def leave_a_twin(line: Line, model: Callable) -> None:
+    """Leave a copy of this process, as it is before the first question, to the judge; where there are pipes for it."""
+    if not line.twin:
+        return
+    if os.fork() == 0:
+        torch.set_num_threads(1)  # the threads that there were are not copied
+        questions, answers = line.twin
+        judged(Line(os.fdopen(questions, "rb"), os.fdopen(answers, "wb")), model)
+        os._exit(0)
+    for pipe in line.twin:
+        os.close(pipe)
+
+
+def judged(line: Line, model: Callable) -> None:
+    """Let each question of the judge be answered by a copy of the model that was never asked anything else."""
+    while (task := line.receive()).kind == "verdict":
+        if (number := os.fork()) == 0:
+            answer_once(line, model, *task.values)
+        if code := os.waitpid(number, 0)[1]:
+            line.send("failed", "ChildProcessError", f"status {code}", "")
+
+
+def answer_once(line: Line, model: Callable, x: Tensor, draws: int) -> NoReturn:
+    """The logits of several calls, `(draws, N, K)`, or what stopped them; then this process is done."""
+    try:
+        with torch.no_grad():
+            logits = [model(x.clone()) for _ in range(draws)]
+        if all(isinstance(each, Tensor) for each in logits):
+            line.send("verdict", torch.stack(logits).float())
+        else:
+            line.send("other", kind_of(logits[0]))
+    except BaseException as error:
+        line.send("failed", *told(error))
+    os._exit(0)
+
+
 # --- the process ------------------------------------------------------------------------------------------------------
 
 
-def serve() -> None:
-    """Read what to do, do it, and say how it ended."""
+def serve(twin: Sequence[int] = ()) -> None:
+    """Read what to do, do it, and say how it ended.
+
+    Args:
+        twin: two pipes for a copy of this process, where processes can be copied.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    line = Line(questions, answers)
+    line = Line(questions, answers, twin)
     line.send("awake")
     kind, (memory, *values) = line.receive()
     limit(memory)

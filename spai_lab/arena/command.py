@@ -6,8 +6,10 @@ from pathlib import Path
 
 def add_options(sub: ArgumentParser) -> None:
     """The command's arguments."""
-    sub.add_argument("what", choices=["attack", "defense", "board"], help="what the file holds; board: show one")
-    sub.add_argument("file", type=Path, help="a file of Python with the function; with `board`, the board's file")
+    what = "what the file holds; board: show one; examples: four bad submissions, and what is said of them"
+    sub.add_argument("what", choices=["attack", "defense", "board", "examples"], help=what)
+    file = "a file of Python with the function; with `board`, the board's file; with `examples`, none"
+    sub.add_argument("file", type=Path, nargs="?", help=file)
     sub.add_argument("--function", dest="named", metavar="NAME", help="its name; the last one of the file if left out")
     sub.add_argument("--data", choices=["digits", "mnist"], help="whose images; MNIST where it is found")
     sub.add_argument("--images", type=Path, metavar="NPZ", help="the lecturer's own images x and labels y")
@@ -25,6 +27,10 @@ def run(options: Namespace) -> int:
     from spai_lab.arena.board import post, read_board
     from spai_lab.arena.submission import Budget
 
+    if options.what == "examples":
+        return show_examples(options.data or "digits")
+    if options.file is None:
+        raise ValueError(f"file is missing; accepted: a file with the {options.what}")
     if options.what == "board":
         print(read_board(options.file))
         return 0
@@ -45,3 +51,14 @@ def run(options: Namespace) -> int:
     if options.board and result.score is not None:
         print(f"\n{post(result, options.who, options.board)}")
     return int(result.caught)
+
+
+def show_examples(data: str) -> int:
+    """Print a table of four bad submissions: what was submitted, and the sentence that the student sees."""
+    from spai_lab.arena.examples import examples
+
+    print("| kind | submitted | what the arena says |\n| --- | --- | --- |")
+    for kind, text, result in examples(data):
+        finding = next(finding for finding in result.found if finding.fatal)
+        print(f"| {kind} | `{' ⏎ '.join(filter(None, text.splitlines()))}` | {finding} |")
+    return 0

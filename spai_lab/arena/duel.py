@@ -10,10 +10,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from spai_lab.arena import findings, rules
+from spai_lab.arena import rules
 from spai_lab.arena.findings import Finding, Fouled
-from spai_lab.arena.keeper import WAKING, Clock, Keeper
+from spai_lab.arena.keeper import Clock, Keeper, texts, unexpected
 from spai_lab.arena.opponents import NETWORKS, RANDOM, opponent
+from spai_lab.arena.processes import WAKING
 from spai_lab.arena.scene import Scene, rate, read, stands
 from spai_lab.arena.submission import Budget, Submission
 from spai_lab.attacks.evasion import pgd, square, transfer
@@ -103,9 +104,17 @@ def attack_bout(submission: Submission, scene: Scene, budget: Budget, names: Seq
                 yield rows[-1]
         except Fouled as fouled:
             found.append(fouled.finding)
+    yield Bout(tuple(rows), (*found, *afterwards(keeper, scene, given)), keeper.output)
+
+
+def afterwards(keeper: Keeper, scene: Scene, given: Sequence[Tensor]) -> list[Finding]:
+    """What is found when a match is over: labels in what was printed, and processes that were to go on."""
+    found = []
     if leak := leaked(keeper.output, scene.y, given):
-        found.append(rules.told_labels(leak))
-    yield Bout(tuple(rows), tuple(found), keeper.output)
+        found.append(rules.TOLD_LABELS.broken(percent=100 * leak))
+    if keeper.process.escaped:
+        found.append(rules.OUTLIVES.broken(count=keeper.process.escaped))
+    return found
 
 
 def attacked(keeper: Keeper, name: str, model: nn.Module, y: Tensor, scene: Scene, budget: Budget) -> Tensor:
@@ -132,16 +141,16 @@ def attacked(keeper: Keeper, name: str, model: nn.Module, y: Tensor, scene: Scen
                 x = asked(answer)
                 left -= len(x)
                 if left < 0:
-                    raise Fouled(rules.over_budget("queries", budget.queries))
+                    raise Fouled(rules.OVER_BUDGET.broken(what="queries", allowed=budget.queries))
                 keeper.send("answer", revealed(model, x, budget.access))
                 continue
         if answer.kind == "other":
-            raise Fouled(rules.other_kind(str(answer.values[0])[:80], like(scene.x)))
+            raise Fouled(rules.OTHER_KIND.broken(came=texts(answer, 1)[0], accepted=like(scene.x)))
         if answer.kind != "made" or len(answer.values) != 3:
-            raise Fouled(findings.garbled(f"a message {answer.kind[:40]!r} where 'made' was due"))
-        x_adv, _, changed = answer.values
-        if changed:
-            raise Fouled(rules.changed_the_model(str(changed)[:80]))
+            raise Fouled(unexpected(answer, "made"))
+        if changed := texts(answer, 3)[2]:
+            raise Fouled(rules.CHANGED_THE_MODEL.broken(weight=changed))
+        x_adv = answer.values[0]
         return accepted(x_adv, scene)
 
 
@@ -150,7 +159,7 @@ def asked(question: Message) -> Tensor:
     x = question.values[0] if question.values else None
     fits = isinstance(x, Tensor) and x.dtype == torch.float32 and x.ndim == 4 and x.shape[1:] == (1, 28, 28)
     if not fits or len(x) > MOST_ASKED or not bool(((x >= 0) & (x <= 1)).all()):
-        raise Fouled(findings.garbled(f"a question that is not at most {MOST_ASKED:,} images in [0, 1]"))
+        raise Fouled(rules.GARBLED.broken(message=f"a question that is not at most {MOST_ASKED:,} images in [0, 1]"))
     return x
 
 
@@ -185,15 +194,18 @@ def accepted(x_adv: object, scene: Scene) -> Tensor:
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape or x_adv.dtype != x.dtype:
         kind = type(x_adv).__name__
         came = f"a {str(x_adv.dtype)[6:]} tensor of shape {tuple(x_adv.shape)}" if kind == "Tensor" else f"a {kind}"
-        raise Fouled(rules.other_kind(came, like(x)))
+        raise Fouled(rules.OTHER_KIND.broken(came=came, accepted=like(x)))
     if not x_adv.isfinite().all():
-        raise Fouled(rules.not_finite())
+        raise Fouled(rules.NOT_FINITE.broken())
     low, high = (end.item() for end in x_adv.aminmax())
     if low < -ROUNDING or high > 1 + ROUNDING:
-        raise Fouled(rules.out_of_range(low, high))
+        raise Fouled(rules.OUT_OF_RANGE.broken(low=low, high=high))
     far = norms(x_adv - x, scene.norm)
     if (outside := far > scene.eps + ROUNDING).any():
-        raise Fouled(rules.outside_the_ball(int(outside.sum()), float(far.max()), scene.eps, scene.norm))
+        count, norm = int(outside.sum()), "L-inf" if scene.norm == "linf" else "L2"
+        images = f"{count} image{'s' * (count != 1)}"
+        found = {"images": images, "furthest": float(far.max()), "eps": scene.eps, "norm": norm}
+        raise Fouled(rules.OUTSIDE_THE_BALL.broken(**found))
     return x_adv.clamp(0, 1)
 
 

@@ -1,73 +1,46 @@
 """The arena's end of a submission's process: starts it, talks to it, limits it, and ends it whatever happens."""
 
-import os
 import queue
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from contextlib import suppress
-from typing import Self
+from typing import BinaryIO, Self
 
-from spai_lab.arena import findings, rules
-from spai_lab.arena.findings import Fouled
+from spai_lab.arena import rules
+from spai_lab.arena.findings import Finding, Fouled
 from spai_lab.arena.pipe import read_frame
+from spai_lab.arena.processes import WAKING, start
 from spai_lab.crypto.frames import Message, ProtocolError, Value, pack
 
-WAKING = 120.0  # seconds in which the process may start: the libraries' time, not the submission's
 MOST_OUTPUT = 20_000  # bytes kept of what it prints
-KEPT = ("PATH", "SYSTEMROOT", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc")
 
 
-class Keeper:
-    """One process for one submission, to be used in a `with` block: it ends with the block.
+class Talk:
+    """Two pipes, and the threads that serve them.
 
     Waiting is done on queues that threads fill, so that neither a process that writes nothing nor one that reads
     nothing holds the arena up, and Ctrl-C works.
 
     Args:
-        memory: MB that the submission may take.
-        name: of its function, for messages.
-        called: how that is called, for messages.
+        questions: where messages are written.
+        answers: where they come back.
     """
 
-    def __init__(self, memory: int, name: str = "submission", called: str = "...") -> None:
-        self.memory, self.name, self.called, self.printed = memory, name, called, bytearray()
-        self.folder = tempfile.TemporaryDirectory(prefix="arena-", ignore_cleanup_errors=True)
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "spai_lab.arena.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self.folder.name,
-            env=environment(self.folder.name),
-            start_new_session=True,
-        )
+    def __init__(self, questions: BinaryIO, answers: BinaryIO) -> None:
+        self.questions, self.answers = questions, answers
         self.inbox: queue.Queue = queue.Queue(maxsize=2)
         self.outbox: queue.SimpleQueue = queue.SimpleQueue()
-        threads = [threading.Thread(target=do, daemon=True) for do in (self.read, self.write, self.drain)]
-        self.threads = dict(zip(threads, (self.process.stdout, self.process.stdin, self.process.stderr), strict=True))
-        for thread in threads:
-            thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
-
-    # --- threads
+        self.threads = {started(self.read): answers, started(self.write): questions}
 
     def read(self) -> None:
         """Put what the process answers into the inbox; None, or the error, at the end."""
         last: Message | ProtocolError | None = None
         try:
-            while (message := read_frame(self.process.stdout)) is not None:
+            while (message := read_frame(self.answers)) is not None:
                 self.inbox.put(message)
         except ProtocolError as error:
             last = error
@@ -79,8 +52,56 @@ class Keeper:
         """Send what is in the outbox; None ends it."""
         with suppress(OSError, ValueError):
             while (frame := self.outbox.get()) is not None:
-                self.process.stdin.write(frame)
-                self.process.stdin.flush()
+                self.questions.write(frame)
+                self.questions.flush()
+
+    def close(self) -> None:
+        """Stop the threads and close the pipes; the process has to be gone."""
+        self.outbox.put(None)
+        with suppress(queue.Empty):
+            while True:
+                self.inbox.get_nowait()
+        close(self.threads)
+
+
+def started(do: object) -> threading.Thread:
+    """A thread that does this, and holds nobody up."""
+    thread = threading.Thread(target=do, daemon=True)
+    thread.start()
+    return thread
+
+
+def close(threads: dict[threading.Thread, BinaryIO]) -> None:
+    """Close the pipe of each thread that is done; one that something else still holds is left to wait."""
+    for thread, pipe in threads.items():
+        thread.join(timeout=1)
+        if not thread.is_alive():
+            with suppress(OSError):
+                pipe.close()
+
+
+class Keeper:
+    """One process for one submission, to be used in a `with` block: it ends with the block.
+
+    Args:
+        memory: MB that the submission may take.
+        name: of its function, for messages.
+        called: how that is called, for messages.
+    """
+
+    def __init__(self, memory: int, name: str = "submission", called: str = "...") -> None:
+        self.memory, self.name, self.called, self.printed = memory, name, called, bytearray()
+        self.folder = tempfile.TemporaryDirectory(prefix="arena-", ignore_cleanup_errors=True)
+        self.process = start(self.folder.name)
+        self.talk = Talk(self.process.stdin, self.process.stdout)
+        self.twin = Talk(*self.process.twin) if self.process.twin else None
+        self.drained = {started(self.drain): self.process.stderr}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
 
     def drain(self) -> None:
         """Keep the beginning of what the submission prints, and let the rest go."""
@@ -99,12 +120,12 @@ class Keeper:
         self.expect("awake", seconds=WAKING, doing="to start")
         self.send(kind, self.memory, *values)
 
-    def send(self, kind: str, *values: Value) -> None:
-        """Send a message; never waits."""
-        self.outbox.put(pack(kind, *values))
+    def send(self, kind: str, *values: Value, to: Talk | None = None) -> None:
+        """Send a message, to its twin if that is given; never waits."""
+        (to or self.talk).outbox.put(pack(kind, *values))
 
-    def receive(self, *, seconds: float, allowed: float, doing: str) -> Message:
-        """The next answer.
+    def receive(self, *, seconds: float, allowed: float, doing: str, of: Talk | None = None) -> Message:
+        """The next answer, of its twin if that is given.
 
         Args:
             seconds: how long to wait at most.
@@ -114,50 +135,51 @@ class Keeper:
             Fouled: late, gone, garbled, or it says itself that it failed.
         """
         try:
-            answer = self.inbox.get(timeout=max(0.0, seconds))
+            answer = (of or self.talk).inbox.get(timeout=max(0.0, seconds))
         except queue.Empty:
             self.kill()
-            raise Fouled(findings.slow(allowed, doing)) from None
+            raise Fouled(rules.SLOW.broken(seconds=allowed, doing=doing)) from None
         if isinstance(answer, ProtocolError):
             self.kill()
-            raise Fouled(findings.garbled(str(answer)))
+            raise Fouled(rules.GARBLED.broken(message=str(answer)))
         if answer is None:
             raise Fouled(self.obituary())
         if answer.kind == "failed":
             raise Fouled(self.failure(*texts(answer, 3)))
+        if answer.kind == "opened":
+            raise Fouled(rules.OPENS_THE_DATA.broken(file=texts(answer, 1)[0]))
         return answer
 
     def expect(self, kind: str, *, seconds: float, doing: str, allowed: float | None = None) -> Message:
         """The next answer, which has to be of this kind."""
         answer = self.receive(seconds=seconds, allowed=seconds if allowed is None else allowed, doing=doing)
         if answer.kind != kind:
-            raise Fouled(findings.garbled(f"a message {answer.kind[:40]!r} where {kind!r} was due"))
+            raise Fouled(unexpected(answer, kind))
         return answer
 
-    def failure(self, kind: str, message: str, line: str) -> findings.Finding:
+    def failure(self, error: str, message: str, line: str) -> Finding:
         """What to say of an error that the process reports of itself."""
-        if kind == "NotImplementedError" and not message:
-            return findings.unfinished()
-        if kind in ("SyntaxError", "IndentationError", "TabError"):
-            return findings.broken(message)
-        if kind == "KeyError" and not line:
-            return findings.broken(f"it defines no function {message}")
-        if kind == "MemoryError" or any(words in message for words in MEMORY_WORDS):
-            return findings.out_of_memory(self.memory)
-        if kind == "unfit":
-            return findings.unfit(self.name, message, self.called)
-        if kind == "OverBudget" and (spent := re.fullmatch(r"(\d{1,12}) (gradients|queries)", message)):
-            return rules.over_budget(spent[2], int(spent[1]))
-        return findings.crash(kind, message, line)
+        if error == "NotImplementedError" and not message:
+            return rules.UNFINISHED.broken()
+        if error in ("SyntaxError", "IndentationError", "TabError"):
+            return rules.BROKEN.broken(message=message)
+        if error == "KeyError" and not line:
+            return rules.BROKEN.broken(message=f"it defines no function {message}")
+        if error == "MemoryError" or any(words in message for words in MEMORY_WORDS):
+            return rules.MEMORY.broken(megabytes=self.memory)
+        if error == "unfit":
+            return rules.UNFIT.broken(name=self.name, message=message, called=self.called)
+        if error == "OverBudget" and (spent := re.fullmatch(r"(\d{1,12}) (gradients|queries)", message)):
+            return rules.OVER_BUDGET.broken(what=spent[2], allowed=int(spent[1]))
+        where = f" in the line `{line}`" if line else ""
+        return rules.CRASH.broken(where=where, error=error, message=message or "no message")
 
-    def obituary(self) -> findings.Finding:
+    def obituary(self) -> Finding:
         """How the process ended."""
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=5)
-        code = self.process.poll()
+        code = self.process.wait(5)
         if code is None:
-            return findings.died("closed its pipe")
-        return findings.died(f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}")
+            return rules.DIED.broken(how="closed its pipe")
+        return rules.DIED.broken(how=f"was ended by {signal_name(-code)}" if code < 0 else f"ended with status {code}")
 
     @property
     def output(self) -> str:
@@ -168,45 +190,47 @@ class Keeper:
 
     def kill(self) -> None:
         """End the process, and where the system has groups of processes, all that it started."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL) if os.name == "posix" else self.process.kill()
+        self.process.kill()
 
     def close(self) -> None:
         """End the process and forget it; what it printed stays to be read."""
-        self.kill()
-        self.process.wait()
-        self.outbox.put(None)
-        for thread, pipe in self.threads.items():
-            with suppress(queue.Empty):
-                while True:
-                    self.inbox.get_nowait()
-            thread.join(timeout=1)
-            if not thread.is_alive():  # else something that escaped holds the pipe; the thread waits, and nobody else
-                with suppress(OSError):
-                    pipe.close()
+        self.process.close()
+        for talk in filter(None, (self.talk, self.twin)):
+            talk.close()
+        close(self.drained)
         self.folder.cleanup()
 
 
-def environment(folder: str) -> dict[str, str]:
-    """What the process knows of the system: where programs and packages are, and a home that is thrown away."""
-    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-    home = dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "SPAI_CACHE", "MPLCONFIGDIR"), folder)
-    paths = os.pathsep.join(path for path in sys.path if path)
-    return {
-        **kept,
-        **home,
-        **ONE_THREAD,
-        "PYTHONPATH": paths,
-        "PYTHONUTF8": "1",
-        "PYTHONUNBUFFERED": "1",
-        "TQDM_DISABLE": "1",
-    }
-
-
 def texts(message: Message, count: int) -> list[str]:
-    """The first values of a message as short texts, whatever came."""
+    """The first values of a message as short texts that a terminal can show, whatever came.
+
+    >>> texts(Message("failed", ("Value\\x1b[2JError", 3)), 3)
+    ['Value?[2JError', '', '']
+    """
     values = [*message.values, *[""] * count][:count]
-    return [value[:400] if isinstance(value, str) else "" for value in values]
+    return [printable(value[:400]) if isinstance(value, str) else "" for value in values]
+
+
+def printable(text: str) -> str:
+    """A text without what moves the cursor or hides words."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+
+
+def unexpected(answer: Message, due: str) -> Finding:
+    """What to say of a message that nobody asked for."""
+    return rules.GARBLED.broken(message=f"a message {printable(answer.kind[:40])!r} where {due!r} was due")
+
+
+def signal_name(number: int) -> str:
+    """What a signal is called; not all of them have names.
+
+    >>> signal_name(9), signal_name(40)
+    ('SIGKILL', 'signal 40')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class Clock:

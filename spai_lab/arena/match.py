@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from spai_lab.arena import rules
-from spai_lab.arena.duel import Bout, Row, leaked, secret_of
+from spai_lab.arena.duel import Bout, Row, afterwards, secret_of
 from spai_lab.arena.findings import Finding, Fouled
-from spai_lab.arena.keeper import WAKING, Keeper
+from spai_lab.arena.keeper import Keeper, texts
+from spai_lab.arena.processes import WAKING
 from spai_lab.arena.remote import Proxy
-from spai_lab.arena.scene import DRAWS, Scene, lenet_of, rate, read, stands
+from spai_lab.arena.scene import BATCH, DRAWS, Scene, lenet_of, rate, read, stands
 from spai_lab.arena.submission import Budget, Submission
 from spai_lab.attacks.evasion import bpda, eot, fgsm, pgd, square, transfer
 from spai_lab.checks import unsuspecting
@@ -29,6 +30,7 @@ CLOSE = 1e-3  # of two logits that should be the same, against their size
 ALONE = 8  # images that are also shown by themselves
 TINY, UPHILL = 0.01, 0.6  # a step along the gradient; on how many images it has to raise the loss
 FEW = 0.25  # of the images: how many a randomized model may read otherwise by chance
+BY_A_COPY = "from a copy of it that was asked nothing else"
 BLIND = ("transfer", "Square", "stand-in")
 
 
@@ -122,15 +124,16 @@ def look_at(model: nn.Module, scene: Scene) -> tuple[Look, list[Finding]]:
     random = not alike(first, second).all()
     says = read(model, x, draws=DRAWS).mode(0).values if random else first.argmax(1)
     if random:
-        found.append(rules.randomized(DRAWS))
+        found.append(rules.RANDOMIZED.broken(draws=DRAWS))
     if len(says.unique()) == 1 and len(scene.y.unique()) > 1:
-        raise Fouled(rules.constant())
+        raise Fouled(rules.CONSTANT.broken())
+    check_faces(model, x, first, says, random)
     check_companions(model, x, first, says, random)
     if scene.public is not None:
         known = rate(stands(model, scene.public, scene.y, random=random))
         new = rate(stands(model, x, scene.y, random=random))
         if known.interval[0] > new.interval[1]:
-            raise Fouled(rules.recognizes(str(known), str(new)))
+            raise Fouled(rules.RECOGNIZES.broken(known=known, new=new))
     remark = slope_of(model, x, says, random)
     found += [remark] if remark else []
     return Look(model, says, random, remark is not None), found
@@ -142,6 +145,18 @@ def alike(one: Tensor, other: Tensor) -> Tensor:
     return (one - other).abs().amax(1) <= CLOSE * size
 
 
+def check_faces(model: nn.Module, x: Tensor, logits: Tensor, says: Tensor, random: bool) -> None:
+    """Raise `Fouled` where an image is read otherwise as soon as its gradient may be asked for."""
+    watched = x.clone().requires_grad_()
+    if random:
+        drawn = torch.stack([model(watched).detach().argmax(1) for _ in range(DRAWS)])
+        count, allowed = int((drawn.mode(0).values != says).sum()), FEW * len(x)
+    else:
+        count, allowed = int((~alike(model(watched).detach(), logits)).sum()), 0
+    if count > allowed:
+        raise Fouled(rules.TWO_FACES.broken(count=count, total=len(x)))
+
+
 @torch.no_grad()
 def check_companions(model: nn.Module, x: Tensor, logits: Tensor, says: Tensor, random: bool) -> None:
     """Raise `Fouled` where an image's answer depends on the images beside it."""
@@ -150,13 +165,13 @@ def check_companions(model: nn.Module, x: Tensor, logits: Tensor, says: Tensor, 
         other = read(model, x[order], draws=DRAWS).mode(0).values[order]
         count, total = int((other != says).sum()), len(x)
         if count > FEW * total:
-            raise Fouled(rules.depends_on_the_batch(count, total))
+            raise Fouled(rules.DEPENDS_ON_THE_BATCH.broken(count=count, total=total))
         return
     same = alike(model(x[order])[order], logits)
     for i in range(min(ALONE, len(x))):
         same[i] &= alike(model(x[i : i + 1]), logits[i : i + 1])[0]
     if not same.all():
-        raise Fouled(rules.depends_on_the_batch(int((~same).sum()), len(x)))
+        raise Fouled(rules.DEPENDS_ON_THE_BATCH.broken(count=int((~same).sum()), total=len(x)))
 
 
 def slope_of(model: nn.Module, x: Tensor, says: Tensor, random: bool) -> Finding | None:
@@ -165,7 +180,7 @@ def slope_of(model: nn.Module, x: Tensor, says: Tensor, random: bool) -> Finding
         g = input_gradient(model, x, says)
     flat = g.flatten(1).abs().amax(1) == 0
     if 2 * int(flat.sum()) >= len(x):
-        return rules.gradient_gone(int(flat.sum()), len(x))
+        return rules.GRADIENT_GONE.broken(count=int(flat.sum()), total=len(x))
     if random:
         return None
     with torch.no_grad():
@@ -173,15 +188,39 @@ def slope_of(model: nn.Module, x: Tensor, says: Tensor, random: bool) -> Finding
         losses = [torch.nn.functional.cross_entropy(model(each), says, reduction="none") for each in (x, ahead)]
     rises = int((losses[1] > losses[0])[~flat].sum())
     moving = int((~flat).sum())
-    return rules.gradient_misleads(rises, moving) if rises < UPHILL * moving else None
+    return rules.GRADIENT_MISLEADS.broken(count=rises, total=moving) if rises < UPHILL * moving else None
 
 
 def check_memory(look: Look, scene: Scene) -> None:
-    """Raise `Fouled` where the clean images are read otherwise after the attacks."""
+    """Raise `Fouled` where the clean images are read otherwise after the attacks, or by a copy that never saw them."""
     draws = DRAWS if look.random else 1
-    count = int((read(look.model, scene.x, draws=draws).mode(0).values != look.says).sum())
-    if count > (FEW * len(scene.x) if look.random else 0):
-        raise Fouled(rules.remembers(count, len(scene.x)))
+    again = {"when they are shown again": read(look.model, scene.x, draws=draws)}
+    if (copied := copy_reads(look.model, scene.x, draws)) is not None:
+        again[BY_A_COPY] = copied
+    for when, answers in again.items():
+        count = int((answers.mode(0).values != look.says).sum())
+        if count > (FEW * len(scene.x) if look.random else 0):
+            raise Fouled(rules.REMEMBERS.broken(count=count, total=len(scene.x), which="clean", when=when))
+
+
+def copy_reads(model: nn.Module, x: Tensor, draws: int) -> Tensor | None:
+    """What copies of a submitted defense that were asked nothing else read, `(draws, N)`; None where there are none."""
+    answers = [model.verdict(part, draws) if isinstance(model, Proxy) else None for part in x.split(BATCH)]
+    return None if answers[0] is None else torch.cat(answers, 1)
+
+
+def standing_after(look: Look, x_adv: Tensor, scene: Scene) -> Tensor:
+    """Which images are read rightly after an attack, by a copy that never saw them clean, where there is one.
+
+    Raises:
+        Fouled: the model that was attacked, and is not random, reads them otherwise than its copy.
+    """
+    draws = DRAWS if look.random else 1
+    attacked, copied = read(look.model, x_adv, draws=draws), copy_reads(look.model, x_adv, draws)
+    if copied is not None and not look.random and (count := int((attacked != copied).sum())):
+        raise Fouled(rules.REMEMBERS.broken(count=count, total=len(x_adv), which="attacked", when=BY_A_COPY))
+    answers = attacked if copied is None else copied
+    return (answers == scene.y).sum(0) * 2 > draws
 
 
 def compared(rows: list[Row]) -> list[Finding]:
@@ -194,7 +233,7 @@ def compared(rows: list[Row]) -> list[Finding]:
     broken = {row.name: int((left & ~row.standing).sum()) for row in blind}
     name = max(broken, key=broken.get)
     least = max(3, len(left) // 10)
-    return [rules.black_box_wins(name, broken[name])] if broken[name] >= least else []
+    return [rules.BLIND_WINS.broken(attack=name, count=broken[name])] if broken[name] >= least else []
 
 
 # --- the match --------------------------------------------------------------------------------------------------------
@@ -207,7 +246,7 @@ def measured(look: Look, scene: Scene) -> Iterator[Row]:
         start = time.perf_counter()
         with unsuspecting():
             x_adv = attack(look, scene)
-        standing = clean & stands(look.model, x_adv, scene.y, random=look.random)
+        standing = clean & standing_after(look, x_adv, scene)
         yield Row(name, rate(clean), rate(standing), None, standing, time.perf_counter() - start)
 
 
@@ -232,7 +271,7 @@ def defense_bout(submission: Submission, scene: Scene, budget: Budget) -> Iterat
             keeper.expect("begun", seconds=WAKING, doing="to define its function")
             built = keeper.receive(seconds=budget.seconds, allowed=budget.seconds, doing="to build the model")
             if built.kind != "ready":
-                raise Fouled(rules.no_model(str(built.values[0])[:80] if built.values else "nothing"))
+                raise Fouled(rules.NO_MODEL.broken(came=texts(built, 1)[0] or "nothing"))
             look, remarks = look_at(Proxy(keeper, data.num_classes, budget.answering), scene)
             found += remarks
             given.append(look.says)
@@ -243,6 +282,4 @@ def defense_bout(submission: Submission, scene: Scene, budget: Budget) -> Iterat
             found += compared(rows)
         except Fouled as fouled:
             found.append(fouled.finding)
-    if leak := leaked(keeper.output, scene.y, given):
-        found.append(rules.told_labels(leak))
-    yield Bout(tuple(rows), tuple(found), keeper.output)
+    yield Bout(tuple(rows), (*found, *afterwards(keeper, scene, given)), keeper.output)

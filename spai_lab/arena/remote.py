@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from spai_lab.arena import findings, rules
+from spai_lab.arena import rules
 from spai_lab.arena.findings import Fouled
-from spai_lab.arena.keeper import Clock, Keeper
+from spai_lab.arena.keeper import Clock, Keeper, Talk, texts, unexpected
 from spai_lab.checks import check_logits
 
 ANSWERING = "to answer all questions"
@@ -41,37 +41,53 @@ class Proxy(nn.Module):
         self.questions += len(x)
         values = self.ask("forward", "logits", x.detach().contiguous(), keep)
         if len(values) != 2 or not isinstance(values[1], int):
-            raise Fouled(findings.garbled("an answer without its number"))
+            raise Fouled(rules.GARBLED.broken(message="an answer without its number"))
         logits, number = values
-        accepted = f"logits of shape ({len(x)}, {self.classes}), float32"
-        if not isinstance(logits, Tensor) or logits.shape != (len(x), self.classes) or logits.dtype != torch.float32:
+        return self.checked(logits, (len(x), self.classes)), number
+
+    def checked(self, logits: object, shape: tuple[int, ...]) -> Tensor:
+        """Logits of this shape; `Fouled` where they are none."""
+        accepted = f"logits of shape {shape}, float32"
+        if not isinstance(logits, Tensor) or logits.shape != shape or logits.dtype != torch.float32:
             came = f"{tuple(logits.shape)}, {logits.dtype}" if isinstance(logits, Tensor) else type(logits).__name__
-            raise Fouled(rules.no_logits(f"{came} came; accepted: {accepted}"))
+            raise Fouled(rules.NO_LOGITS.broken(message=f"{came} came; accepted: {accepted}"))
+        rows = logits.reshape(-1, self.classes)
         try:
-            check_logits(logits, torch.zeros(len(x), dtype=torch.int64))
+            check_logits(rows, torch.zeros(len(rows), dtype=torch.int64))
         except ValueError as error:
-            raise Fouled(rules.no_logits(str(error).rstrip("."))) from None
-        return logits, number
+            raise Fouled(rules.NO_LOGITS.broken(message=str(error).rstrip("."))) from None
+        return logits
+
+    def verdict(self, x: Tensor, draws: int) -> Tensor | None:
+        """What copies of the model that were asked nothing else read in the images, `(draws, N)`; None without them.
+
+        Raises:
+            Fouled: late, gone, or no logits.
+        """
+        if self.keeper.twin is None:
+            return None
+        values = self.ask("verdict", "verdict", x.detach().contiguous(), draws, of=self.keeper.twin)
+        return self.checked(values[0] if values else None, (draws, len(x), self.classes)).argmax(2)
 
     def gradient(self, number: int, v: Tensor, x: Tensor) -> Tensor:
         """How the logits of an answer, weighed by `v`, change with the pixels."""
         values = self.ask("backward", "gradient", number, v.contiguous())
         found = values[0] if values else None
         if not isinstance(found, Tensor) or found.shape != x.shape or found.dtype != x.dtype:
-            raise Fouled(findings.garbled("a gradient of another shape"))
+            raise Fouled(rules.GARBLED.broken(message="a gradient of another shape"))
         if not found.isfinite().all():
-            raise Fouled(rules.no_logits("its gradients are NaN or infinite; accepted: finite ones"))
+            raise Fouled(rules.NO_LOGITS.broken(message="its gradients are NaN or infinite; accepted: finite ones"))
         return found
 
-    def ask(self, kind: str, expected: str, *values: object) -> tuple:
-        """Ask the other side, on the clock of the defense."""
+    def ask(self, kind: str, expected: str, *values: object, of: Talk | None = None) -> tuple:
+        """Ask the other side, or its twin, on the clock of the defense."""
         with self.clock:
-            self.keeper.send(kind, *values)
-            answer = self.keeper.receive(seconds=self.clock.left, allowed=self.clock.seconds, doing=ANSWERING)
+            self.keeper.send(kind, *values, to=of)
+            answer = self.keeper.receive(seconds=self.clock.left, allowed=self.clock.seconds, doing=ANSWERING, of=of)
         if answer.kind == "other":
-            raise Fouled(rules.no_logits(f"{str(answer.values[0])[:80]} came; accepted: a tensor of logits"))
+            raise Fouled(rules.NO_LOGITS.broken(message=f"{texts(answer, 1)[0]} came; accepted: a tensor of logits"))
         if answer.kind != expected:
-            raise Fouled(findings.garbled(f"a message {answer.kind[:40]!r} where {expected!r} was due"))
+            raise Fouled(unexpected(answer, expected))
         return answer.values
 
 

@@ -4,6 +4,7 @@ JupyterHub's own spawner for local accounts knows no limits. This one sets those
 each process inherits and no student can raise again.
 """
 
+import asyncio
 import os
 import pwd
 import resource
@@ -14,6 +15,8 @@ from jupyterhub.spawner import LocalProcessSpawner
 from traitlets import Integer, Unicode
 
 PRIVATE = 0o700
+SOCKETS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+LISTENS = "0A"
 
 
 class LimitedSpawner(LocalProcessSpawner):
@@ -57,9 +60,50 @@ class LimitedSpawner(LocalProcessSpawner):
         return {**env, "TMPDIR": private, "JUPYTER_RUNTIME_DIR": private, "MPLCONFIGDIR": f"{private}/matplotlib"}
 
     async def start(self) -> tuple[str, int]:
-        """Make the private folder, then start the server."""
+        """Make the private folder, start the server, and wait until it listens: it, and nobody else on its port.
+
+        Raises:
+            RuntimeError: the server ended, or another account listens on the port, to be taken for this student.
+        """
         make_private(self.private_folder(), self.user.name)
-        return await super().start()
+        address = await super().start()
+        account = pwd.getpwnam(self.user.name).pw_uid
+        while (listening := listeners(self.port)) != {account}:
+            if listening - {account}:
+                raise RuntimeError(f"port {self.port} was taken by the account {min(listening - {account})}")
+            if await self.poll() is not None:
+                raise RuntimeError("the server ended before it listened; its last lines are above")
+            await asyncio.sleep(0.2)
+        return address
+
+    async def poll(self) -> int | None:
+        """None as long as the server runs; a number that is another's process by now, after a boot, is not it."""
+        if self.proc is None and self.pid and not owns(self.user.name, self.pid):
+            self.clear_state()
+            return 0
+        return await super().poll()
+
+
+def listeners(port: int) -> set[int]:
+    """The accounts that listen on a TCP port of this machine, by their numbers.
+
+    >>> listeners(0)
+    set()
+    """
+    rows = [line.split() for file in SOCKETS if file.exists() for line in file.read_text().splitlines()[1:]]
+    return {int(row[7]) for row in rows if row[3] == LISTENS and int(row[1].rpartition(":")[2], 16) == port}
+
+
+def owns(name: str, pid: int) -> bool:
+    """Whether a process runs, and as this account.
+
+    >>> owns("root", 0)
+    False
+    """
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid == pwd.getpwnam(name).pw_uid
+    except (KeyError, OSError):
+        return False
 
 
 def make_private(folder: Path, name: str) -> None:

@@ -1,7 +1,7 @@
 """A student's server: private folders, copies of the chapters that nothing overwrites, then JupyterLab.
 
-The hub starts `python -m spai_lab.hub.student` as the student's own account. What follows on the command line goes to
-`jupyterhub-singleuser`.
+The hub starts `python -P -m spai_lab.hub.student` as the student's own account; `-P`, because a file `json.py` in the
+home would else stop every start. What follows on the command line goes to `jupyterhub-singleuser`.
 """
 
 import os
@@ -56,12 +56,12 @@ def server_command(my: Path, arguments: Sequence[str]) -> list[str]:
     the machine. Sockets in the student's runtime folder are guarded by the rights of that folder.
 
     >>> server_command(Path("my"), ["--debug"])[1:]
-    ['-m', 'jupyterhub.singleuser', '--ServerApp.root_dir=my', '--ConnectionFileMixin.transport=ipc', '--debug']
+    ['-P', '-m', 'jupyterhub.singleuser', '--ServerApp.root_dir=my', '--ConnectionFileMixin.transport=ipc', '--debug']
     """
     settings = [f"--ServerApp.root_dir={my}", "--ConnectionFileMixin.transport=ipc"]
     if (my / FIRST_CHAPTER).exists():
         settings.append(f"--ServerApp.default_url=/lab/tree/{FIRST_CHAPTER}")
-    return [sys.executable, "-m", "jupyterhub.singleuser", *settings, *arguments]
+    return [sys.executable, "-P", "-m", "jupyterhub.singleuser", *settings, *arguments]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from spai_lab.lecture.curtain import curtains, style_sheet
 from spai_lab.workbook import Chapter, clear, first_cell
 
 KERNEL = "spai-lecture"
@@ -22,6 +23,8 @@ BEGIN = {
 def lecture_notebook(notebook: Mapping, title: str) -> dict:
     """A chapter for the hall: without outputs and exercises, begun by a cell that enlarges figures.
 
+    What could answer a question waits for its outcome: the rules stand in the notebook's metadata, as `curtain`.
+
     Args:
         notebook: a chapter of format 4, which is left as it is.
         title: what the browser shows in its tab.
@@ -31,7 +34,8 @@ def lecture_notebook(notebook: Mapping, title: str) -> dict:
     bare = clear(notebook)
     cells = [{**BEGIN, "source": BEGIN["source"].splitlines(keepends=True)}, *shown_cells(bare["cells"])]
     kernel = {**bare["metadata"]["kernelspec"], "name": KERNEL}
-    return {**bare, "metadata": {**bare["metadata"], "kernelspec": kernel, "title": title}, "cells": cells}
+    named = {"kernelspec": kernel, "title": title, "curtain": style_sheet(curtains(cells))}
+    return {**bare, "metadata": {**bare["metadata"], **named}, "cells": cells}
 
 
 def shown_cells(cells: Sequence[Mapping]) -> Iterator[Mapping]:

@@ -4,6 +4,7 @@ import contextlib
 import html
 import importlib.util
 import json
+import logging
 import os
 import secrets
 import socket
@@ -15,6 +16,8 @@ from importlib import resources
 from pathlib import Path
 
 from spai_lab.lecture.pages import KERNEL, lecture_notebook, start_page
+from spai_lab.lecture.spare import with_spare
+from spai_lab.lecture.votes import VARIABLE, check_file
 from spai_lab.workbook import (
     Chapter,
     chapter_of,
@@ -31,34 +34,41 @@ STATIC = ("lecture.css",)
 TEMPLATES = ("index.html.j2", "page.html", "tree.html")
 START = "{{ start_page }}"  # where the list of chapters goes in tree.html
 EXTENSIONS = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
-# A kernel imports what every chapter needs while the browser still loads the page.
-WARM_UP = "__import__('threading').Thread(target=__import__, args=('spai_lab.lecture.stage',), daemon=True).start()"
+# A kernel imports what every chapter needs while nobody waits for it, or while the browser still loads the page.
+WARM_UP = "__import__('threading').Thread(target=__import__, args=('spai_lab.lecture.warm',), daemon=True).start()"
 # Voila answers no ping while a chapter runs, and would be hung up on after half a minute: no pings.
 SERVER = {"allow_remote_access": False, "ws_ping_interval": 0}
+# What Voila logs, with a page of traceback, when a page is left while its cells run: that is no error of anybody's.
+LEFT = {"DeadKernelError", "WebSocketClosedError", "StreamClosedError"}
+LOGGERS = ("tornado.application", "tornado.general", "tornado.access")
 FORGOTTEN_SECONDS = 300  # how long a chapter lives whose page has gone without saying so
 REMEDY = "`python3 run.py lecture` brings it, or `pip install -e '.[lecture]'`"
 
 
-def serve(port: int = 0, *, browser: bool = True, masters: Path | None = None) -> int:
+def serve(port: int = 0, *, browser: bool = True, masters: Path | None = None, votes: Path | str | None = None) -> int:
     """Serve the chapters until Ctrl-C; the masters are only read.
 
     Args:
         port: where to listen; 0 takes a free one.
         browser: whether to open a browser.
         masters: the folder of the chapters; the repository's if left out.
+        votes: the file in which the hall's votes are kept beyond this lecture; the lecture's own folder, which goes
+            with it, if left out: another class starts from nothing.
     Returns:
         the exit status.
     Raises:
-        ValueError: there are no chapters.
+        ValueError: there are no chapters, or the file of the votes is another one or lies beside the masters.
         RuntimeError: Voila is not installed.
         OSError: the port is taken.
     """
     if importlib.util.find_spec("voila") is None:
         raise RuntimeError(f"Voila is not installed; {REMEDY}")
+    masters = Path(masters or notebooks_folder())
+    kept = check_file(votes, masters) if votes else None
     with tempfile.TemporaryDirectory(prefix="spai-lecture-") as folder:
         place = Path(folder)
-        lay_out(place, Path(masters or notebooks_folder()))
-        prepare_environment(place)
+        lay_out(place, masters)
+        prepare_environment(place, kept or place / "votes.json")
         return run_voila(place, port or free_port(), browser)
 
 
@@ -98,11 +108,12 @@ def kernel_spec() -> dict:
     return {"argv": command, "display_name": "SPAI Lab, a lecture", "language": "python"}
 
 
-def prepare_environment(place: Path) -> None:
-    """Let Voila find our template, and keep the lecturer's own predictions out of the hall."""
+def prepare_environment(place: Path, votes: Path) -> None:
+    """Let Voila find our template and kernels the votes, and keep the lecturer's own predictions out of the hall."""
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(place), os.environ.get("JUPYTER_PATH")]))
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # the debugger's remark on frozen modules
     os.environ.pop("SPAI_MY", None)
+    os.environ[VARIABLE] = str(votes)
 
 
 def free_port() -> int:
@@ -114,6 +125,8 @@ def free_port() -> int:
 
 def settings(place: Path, port: int, token: str) -> dict[str, dict]:
     """Voila's configuration."""
+    from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+
     return {
         "Voila": {
             "ip": HOST,
@@ -134,6 +147,7 @@ def settings(place: Path, port: int, token: str) -> dict[str, dict]:
             "strip_sources": True,
             "file_allowlist": ["$^"],
             "extension_allowlist": EXTENSIONS,
+            "multi_kernel_manager_class": with_spare(AsyncMappingKernelManager, KERNEL, place / "chapters"),
         },
         "VoilaExecutor": {"allow_errors": True, "timeout": None},
         "MappingKernelManager": {"cull_idle_timeout": FORGOTTEN_SECONDS, "cull_interval": 60},
@@ -143,6 +157,7 @@ def settings(place: Path, port: int, token: str) -> dict[str, dict]:
 
 def run_voila(place: Path, port: int, browser: bool) -> int:
     """Start Voila and wait for its end, which ends the kernels."""
+    from tornado.ioloop import IOLoop
     from traitlets.config import Config
     from voila.app import Voila
 
@@ -158,14 +173,28 @@ def run_voila(place: Path, port: int, browser: bool) -> int:
         def launch_browser(self) -> None:
             """Called once the server listens."""
             print(f"The chapters are at\n\n    {address}\n\nCtrl-C here ends them.", flush=True)
+            IOLoop.current().add_callback(self.kernel_manager.prepare_spare)
             if browser:
                 open_browser(address, place)
 
     with without_stalls():
         app = Lecture(config=Config(settings(place, port, token)))
         app.initialize([])
+        for log in (app.log, *map(logging.getLogger, LOGGERS)):
+            log.addFilter(is_worth_reading)
         app.start()
     return 0
+
+
+def is_worth_reading(record: logging.LogRecord) -> bool:
+    """Whether a line belongs into the lecturer's terminal: not that somebody left a page.
+
+    >>> left = logging.LogRecord("a", logging.ERROR, "", 0, "cell", None, (type("DeadKernelError", (), {}), None, None))
+    >>> is_worth_reading(left), is_worth_reading(logging.LogRecord("a", logging.ERROR, "", 0, "no space", None, None))
+    (False, True)
+    """
+    kind = record.exc_info[0] if record.exc_info else None
+    return getattr(kind, "__name__", "") not in LEFT and "closed stream" not in record.getMessage()
 
 
 @contextlib.contextmanager

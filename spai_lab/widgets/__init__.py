@@ -35,6 +35,7 @@ from spai_lab.widgets.shares_explorer import shares_explorer
 from spai_lab.widgets.sides_explorer import sides_explorer
 from spai_lab.widgets.smoothing_explorer import smoothing_explorer
 from spai_lab.widgets.source import show_source
+from spai_lab.widgets.standings_explorer import standings_explorer
 from spai_lab.widgets.traffic_explorer import traffic_explorer
 from spai_lab.widgets.trigger_painter import trigger_painter
 from spai_lab.widgets.tuning_explorer import tuning_explorer
@@ -79,6 +80,7 @@ __all__ = [
     "show_source",
     "sides_explorer",
     "smoothing_explorer",
+    "standings_explorer",
     "traffic_explorer",
     "trigger_painter",
     "tuning_explorer",

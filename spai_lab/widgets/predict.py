@@ -4,7 +4,6 @@ import contextlib
 import html
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import ipywidgets
 
 from spai_lab.checks import check_choice, check_number, describe
 from spai_lab.files import write_atomically
+from spai_lab.poll.question import Question
 from spai_lab.widgets.names import NAMED, NAMER
 from spai_lab.widgets.shown import Shown, as_html, panel
 
@@ -27,52 +27,6 @@ class Entry:
 
     prediction: str | float
     unit: str = ""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked: one of some options, or a number from low to high."""
-
-    key: str
-    text: str
-    options: tuple[str, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    unit: str = ""
-
-    @property
-    def choices(self) -> list[str]:
-        """What may be answered, in words."""
-        return [*self.options] or [f"a number from {self.low:g} to {self.high:g} {self.unit}".rstrip()]
-
-    def parse(self, answer: str | None) -> str | float | None:
-        """The option or the number (with or without its unit) that was entered; None if neither.
-
-        Where the bounds allow two readings of it, that is neither.
-
-        >>> Question("a", "", high=100).parse("2,5"), Question("b", "", high=5000).parse("2,500")
-        (2.5, None)
-        """
-        if self.options:
-            return answer if answer in self.options else None
-        within = [value for value in readings(answer.strip().removesuffix(self.unit)) if self.low <= value <= self.high]
-        return within[0] if len(within) == 1 else None
-
-
-def readings(text: str) -> set[float]:
-    """The numbers that a text may mean: a comma stands for a point, as in Germany or France, or it parts thousands.
-
-    >>> readings("2,5"), sorted(readings("2,500")), readings("2,500.5"), readings("much")
-    ({2.5}, [2.5, 2500.0], {2500.5}, set())
-    """
-    candidates = {text.replace(",", ".")}
-    if re.fullmatch(r"\s*[1-9]\d{0,2}(,\d{3})+(\.\d+)?\s*", text):
-        candidates.add(text.replace(",", ""))
-    found = set()
-    for candidate in candidates:
-        with contextlib.suppress(ValueError):
-            found.add(float(candidate))
-    return found
 
 
 asked: dict[str, Question] = {}

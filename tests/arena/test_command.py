@@ -56,3 +56,18 @@ def test_a_board_without_a_name_is_refused_before_anything_runs(judge, capsys):
     assert main(["arena", "attack", "mine.py", "--board", "board.jsonl"]) == 1
     assert "who is missing" in capsys.readouterr().err
     assert not judge[0]
+
+
+def test_a_file_that_is_missing_is_named(judge, capsys):
+    assert main(["arena", "attack"]) == 1
+    assert "file is missing" in capsys.readouterr().err
+    assert not judge[0]
+
+
+def test_the_examples_are_caught_each_in_its_own_words(capsys):
+    assert main(["arena", "examples"]) == 0
+    said = capsys.readouterr().out
+    kinds = [line.split(" | ")[0].strip("| ") for line in said.splitlines()[2:]]
+    assert kinds == ["broken", "slow", "crashing", "cheating"]
+    for words in ("Caught, broken", "Caught, slow", "Caught, crash", "Caught, two faces"):
+        assert said.count(words) == 1

@@ -217,22 +217,25 @@ def test_a_seed_that_nobody_gave_is_another_each_time():
 # --- ends
 
 SCRIPT = """
-import signal, time
+import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from spai_lab.arena.arena import arena_attack
 from spai_lab.arena.submission import Budget
-text = "import time\\ndef attack(model, x, y, eps):\\n    print('here')\\n    time.sleep(300)\\n"
+text = f"import time\\ndef attack(model, x, y, eps):\\n    open({sys.argv[1]!r}, 'w')\\n    time.sleep(300)\\n"
 arena_attack(text, budget=Budget(seconds=300), data="digits", images=4, against=["no defense"], progress=False)
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.full)])
-def test_the_submission_ends_when_the_arena_is_interrupted_or_killed(sign):
-    parent = subprocess.Popen([sys.executable, "-c", SCRIPT], stderr=subprocess.PIPE, start_new_session=True)
+def test_the_submission_ends_when_the_arena_is_interrupted_or_killed(sign, tmp_path):
+    running = tmp_path / "running"
+    command = [sys.executable, "-c", SCRIPT, str(running)]
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
     try:
-        children = wait_for(lambda: psutil.Process(parent.pid).children(recursive=True), 60)
-        time.sleep(1)
+        assert wait_for(running.exists, 90)
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert children
         parent.send_signal(sign)
         parent.communicate(timeout=30)
         assert wait_for(lambda: not any(alive(child) for child in children), 15)

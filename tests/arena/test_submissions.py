@@ -4,6 +4,7 @@ import os
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -83,10 +84,27 @@ def spends_too_much(model, x, y, eps):
     return x.detach()
 
 
-def finds_the_labels(model, x, y, eps):
+def opens_the_data(model, x, y, eps):
     from spai_lab.data import load
 
     known = load("digits")
+    return known.x_test[: len(x)]
+
+
+def known_in_secret():
+    """The data set, after the arena's hook was found and turned off: what comes then has to be caught otherwise."""
+    import gc
+
+    from spai_lab.data import load
+
+    for each in gc.get_objects():
+        if isinstance(each, type(known_in_secret)) and each.__qualname__ == "watch.<locals>.hook":
+            each.__closure__[1].cell_contents["on"] = False
+    return load("digits")
+
+
+def finds_the_labels(model, x, y, eps):
+    known = known_in_secret()
     nearest = torch.cdist(x.flatten(1), known.x_test.flatten(1)).argmin(1)
     print(known.y_test[nearest].tolist())
     return x
@@ -102,6 +120,33 @@ def speaks_pickle(model, x, y, eps):
         except OSError:
             continue
     time.sleep(5)
+
+
+def escapes(model, x, y, eps):
+    import subprocess
+
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    return x
+
+
+def escapes_twice(model, x, y, eps):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(60)
+        os._exit(0)
+    time.sleep(0.2)
+    return x
+
+
+def closes_its_pipe(model, x, y, eps):
+    os.closerange(3, 20)
+    time.sleep(10)
+
+
+def ends_by_a_signal_without_a_name(model, x, y, eps):
+    os.kill(os.getpid(), 40)
+    time.sleep(10)
 
 
 def forks_and_sleeps(model, x, y, eps):
@@ -128,8 +173,15 @@ BAD_ATTACKS = {
     spoils_the_model: ("changes the model", "of its copy of the model is another"),
     spends_too_much: ("over budget", "It asks for more than 50 gradients an image"),
     speaks_pickle: ("garbled", "What came back is not an answer"),
+    opens_the_data: ("opens the data set", "It opens `digits.csv.gz`"),
 }
 IN_EACH_RUN = (crashes, never_ends, leaves_the_ball, spoils_the_model, speaks_pickle)  # the others with `--full`
+ON_LINUX = {
+    escapes: ("leaves something running", "1 of the processes that it started left its group"),
+    escapes_twice: ("leaves something running", "1 of the processes that it started left its group"),
+    closes_its_pipe: ("died", "Its process"),
+    ends_by_a_signal_without_a_name: ("died", "was ended by signal 40"),
+}
 
 
 def some(cases, often):
@@ -148,6 +200,15 @@ def test_a_bad_attack_is_caught_and_explained(attack, kind, words):
     assert result.caught
     assert result.score is None
     assert result.found[0].advice in repr(result).replace("\n", " ") or "`" in result.found[0].advice
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and groups of Linux")
+@pytest.mark.parametrize(("attack", "kind", "words"), some(ON_LINUX, (escapes_twice,)))
+def test_what_tries_to_outlive_its_match_is_ended_and_explained(attack, kind, words):
+    started = {process.pid for process in psutil.process_iter()}
+    test_a_bad_attack_is_caught_and_explained(attack, kind, words)
+    left = [each for each in psutil.process_iter(["cmdline"]) if each.pid not in started]
+    assert not [each for each in left if "time.sleep(60)" in " ".join(each.info["cmdline"] or [])]
 
 
 @pytest.mark.full
@@ -192,9 +253,8 @@ def says_always_one(network, x, y):
 
 
 def knows_by_heart(network, x, y):
-    from spai_lab.data import load
-
-    known = {image.numpy().tobytes(): label for image, label in zip(*load("digits").sample(539), strict=True)}
+    pairs = zip(*known_in_secret().sample(539), strict=True)
+    known = {image.numpy().tobytes(): label for image, label in pairs}
 
     def answer(images):
         labels = [int(known.get(image.detach().numpy().tobytes(), image.sum() % 10)) for image in images]
@@ -218,6 +278,37 @@ def tires(network, x, y):
     return answer
 
 
+def snaps_back(network, x, y):
+    """It answers for an image as for the first one it saw nearby, which was the clean one."""
+    seen = []
+
+    def answer(images):
+        rows = []
+        for image in images.detach():
+            near = next((old for old in seen if (old - image).abs().max() <= 0.2001), None)
+            if near is None:
+                near = image.clone()
+                seen.append(near)
+            rows.append(near)
+        return network(torch.stack(rows)) + 0 * network(images)
+
+    return answer
+
+
+def has_two_faces(network, x, y):
+    return lambda images: network(images.flip(3)) if torch.is_grad_enabled() else network(images)
+
+
+def crashes_for_the_judge(network, x, y):
+    born = os.getpid()
+    return lambda images: network(images) if os.getpid() == born else 1 / 0
+
+
+def vanishes_for_the_judge(network, x, y):
+    born = os.getpid()
+    return lambda images: network(images) if os.getpid() == born else os._exit(3)
+
+
 def reads_forever(network, x, y):
     def answer(images):
         time.sleep(60)
@@ -232,12 +323,18 @@ BAD_DEFENSES = {
     says_always_one: ("constant", "every image the same class"),
     knows_by_heart: ("recognizes the images", "moved a little in secret"),
     compares_companions: ("depends on the batch", "come in another order, or alone"),
-    tires: ("remembers", "clean images get another answer"),
+    has_two_faces: ("two faces", "16 of 16 images are read otherwise when their gradient will be asked for"),
+    tires: ("remembers", "from a copy of it that was asked nothing else"),
     reads_forever: ("slow", "It had 3 s to answer all questions"),
+}
+JUDGED_BY_A_COPY = {
+    snaps_back: ("remembers", "attacked images get another answer from a copy of it that was asked nothing else"),
+    crashes_for_the_judge: ("crash", "ZeroDivisionError"),
+    vanishes_for_the_judge: ("crash", "ChildProcessError: status 768"),
 }
 
 
-@pytest.mark.parametrize(("defense", "kind", "words"), some(BAD_DEFENSES, (knows_by_heart, tires)))
+@pytest.mark.parametrize(("defense", "kind", "words"), some(BAD_DEFENSES, (knows_by_heart, has_two_faces)))
 def test_a_bad_defense_is_caught_and_explained(defense, kind, words):
     answering = 3.0 if defense is reads_forever else 30.0
     budget = Budget(seconds=20.0, answering=answering)
@@ -245,3 +342,9 @@ def test_a_bad_defense_is_caught_and_explained(defense, kind, words):
     assert [finding.kind for finding in result.found if finding.fatal] == [kind]
     assert words in " ".join(map(str, result.found))
     assert result.score is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are copied on Linux alone")
+@pytest.mark.parametrize(("defense", "kind", "words"), some(JUDGED_BY_A_COPY, (snaps_back,)))
+def test_a_copy_that_was_asked_nothing_else_judges(defense, kind, words):
+    test_a_bad_defense_is_caught_and_explained(defense, kind, words)

@@ -170,6 +170,22 @@ def test_a_page_of_the_book_has_names_contrast_and_readable_type(open_page, name
     assert all(len(alt.split()) > 3 for alt in alts)
 
 
+@pytest.mark.full
+def test_every_page_of_the_book_has_names_contrast_and_readable_type(browser, tmp_path):
+    from spai_lab.book.build import build
+
+    folder = build(tmp_path / "book", most=0).folder
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+    found = {}
+    for file in sorted(folder.glob("*.html")):
+        page.goto(file.as_uri())
+        page.wait_for_load_state()
+        found[file.name] = complaints(page, "main") + small_type(page, "main")
+    page.close()
+    assert len(found) >= 19
+    assert {name: said for name, said in found.items() if said} == {}
+
+
 def test_the_keyboard_reaches_what_scrolls_on_a_narrow_screen(open_page):
     page = open_page(START, viewport={"width": 390, "height": 844})
     wide = page.locator("article :is(table, .pst-scrollable-table-container)[tabindex='0']")

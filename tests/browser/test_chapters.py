@@ -46,6 +46,7 @@ EXPLORABLES = {
         *("shares_explorer(", "gate_explorer("),
         *("traffic_explorer(", "network_explorer("),
     ),
+    "17_arena": ("standings_explorer(",),
 }
 CHAPTER_OF = {call: chapter for chapter, calls in EXPLORABLES.items() for call in calls}
 FORGOT_THE_CLIP = """\
@@ -195,6 +196,7 @@ def test_the_epsilon_slider_moves_the_picture_its_words_and_the_caption(notebook
         ("traffic_explorer(", "messages", 3, ", the first {} arrows."),
         ("network_explorer(", "latency", 3, "Marks, with {} of latency"),
         ("network_explorer(", "Mbit/s", 2, " and {} Mbit/s: "),
+        ("standings_explorer(", "eps", 2, "Ranking at eps {}: "),
     ],
 )
 def test_a_slider_moves_the_picture_its_words_and_the_caption(live, call, name, presses, words):
@@ -219,6 +221,7 @@ def test_a_slider_moves_the_picture_its_words_and_the_caption(live, call, name, 
         ("boundary_walk(", "attack", "The walk of {} starts at "),
         ("detection_explorer(", "detector", "Two histograms of the scores of {}: "),
         ("inversion_explorer(", "target", "A training picture of {} of "),
+        ("standings_explorer(", "attacks", " after {} alone, falling with eps. "),
     ],
 )
 def test_a_choice_changes_the_picture_its_words_and_the_caption(live, call, name, words):

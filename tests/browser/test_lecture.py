@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from spai_lab.workbook import chapters, notebooks_folder, read, to_bytes
 from tests.browser.axe import complaints
@@ -26,7 +26,8 @@ CHAPTER = "02_gradient_attacks"
 WORDS = ("predict(", "compare(", "robustness_curve(model, x, y, fgsm", "epsilon_explorer(", "show_source(fgsm)")
 SECONDS = 120
 RAN = "#lecture-state[hidden]"  # what says how far a chapter is goes once all of it ran
-SOON = 30  # seconds from opening chapter 02 to its first slider; half of it on a machine that has nothing else to do
+SOON = 30  # seconds from opening chapter 02 to its first slider, on a lecture that began just now; half of it later
+VOTES = {"first count": (12, 9, 4, 3, 2), "after discussion": (21, 5, 2, 1, 1)}
 RECOMPUTE = "from spai_lab.widgets import Recompute\nRecompute(lambda: print('worked'), 'spai-lab x', minutes=1)"
 
 
@@ -45,7 +46,8 @@ class Lecture:
 @contextlib.contextmanager
 def lecture_of(masters: Path, home: Path) -> Iterator[Lecture]:
     """A lecture of a folder's chapters, on the digits, with a home of its own; ended by Ctrl-C."""
-    start = f"from spai_lab.lecture.serve import serve; serve(browser=False, masters={str(masters)!r})"
+    start = "from spai_lab.lecture import spare; spare.PAUSE = 5; from spai_lab.lecture.serve import serve; "
+    start += f"serve(browser=False, masters={str(masters)!r})"
     jupyter = {f"JUPYTER_{name}_DIR": str(home / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     variables = {**os.environ, **jupyter, "HOME": str(home), "USERPROFILE": str(home), "IPYTHONDIR": str(home)}
     variables |= {"SPAI_DATASET": "digits", "PYTHONPATH": str(notebooks_folder().parent), "PYTHONUTF8": "1"}
@@ -151,6 +153,13 @@ def chapter(page, lecture) -> Page:
     return page
 
 
+@pytest.fixture
+def whole(chapter) -> Page:
+    """Chapter 02 with all that waits for an outcome."""
+    chapter.get_by_role("checkbox", name="Show all answers").check()
+    return chapter
+
+
 def wait_until_it_ran(page: Page) -> None:
     page.locator(RAN).wait_for(state="attached", timeout=5000 * SECONDS)
     expect(page.locator(".voila-skeleton-container")).to_have_count(0)
@@ -173,7 +182,76 @@ def test_without_the_token_or_under_another_name_nothing_is_served(lecture):
     assert {each.laddr.ip for each in lecture.process.net_connections() if each.status == "LISTEN"} == {"127.0.0.1"}
 
 
-def test_the_chapter_is_shown_without_code_exercises_and_answers(chapter):
+def test_what_answers_a_question_waits_for_its_outcome_or_the_switch(chapter):
+    switch = chapter.get_by_role("checkbox", name="Show all answers")
+    expect(switch).not_to_be_checked()
+    heading = chapter.get_by_role("heading", name="The epsilon explorer")
+    pictures = chapter.locator("#rendered_cells img")
+    assert pictures.count() >= 2 and not any(each.is_visible() for each in pictures.all())
+    expect(chapter.get_by_role("heading", name="One step: FGSM")).to_be_visible()
+    expect(chapter.get_by_text("The chapter goes on when the outcome is shown.")).to_be_visible()
+    expect(heading).to_be_hidden()
+    switch.press("Space")
+    expect(heading).to_be_visible()
+    assert all(each.is_visible() for each in pictures.all())
+    switch.press("Space")
+    expect(heading).to_be_hidden()
+
+
+def boxes(page: Page, count: str) -> list[Locator]:
+    return page.get_by_role("spinbutton", name=re.compile(f"^{count}: ")).all()
+
+
+def votes(page: Page) -> Locator:
+    return page.locator(".spai-hands .spai-votes img")
+
+
+def test_hands_are_counted_by_keyboard_twice(chapter):
+    chapter.get_by_role("button", name="Count hands").press("Enter")
+    expect(chapter.get_by_role("textbox", name=re.compile("Your prediction"))).to_be_hidden()
+    first = chapter.get_by_role("spinbutton", name="first count: A, under 20 %", exact=True)
+    first.focus()
+    for count in VOTES["first count"]:
+        chapter.keyboard.press("ControlOrMeta+A")
+        chapter.keyboard.type(str(count))
+        chapter.keyboard.press("Tab")
+    expect(votes(chapter)).to_have_attribute("alt", re.compile("first count of 30: A, under 20 %: 12; B, .*: 9;"))
+    focused = chapter.evaluate("document.activeElement.textContent")
+    assert focused == "Count again", "it comes after the boxes"
+    chapter.keyboard.press("Enter")
+    expect(chapter.get_by_role("spinbutton")).to_have_count(10)
+    for box, count in zip(boxes(chapter, "after discussion"), VOTES["after discussion"], strict=True):
+        box.fill(str(count))
+        box.press("Enter")
+    expect(votes(chapter)).to_have_attribute("alt", re.compile("after discussion of 30: A, under 20 %: 21;"))
+    assert complaints(chapter) == []
+    assert chapter.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_reload_keeps_the_votes_and_hides_the_answers_again(chapter, lecture):
+    chapter.reload()
+    wait_until_it_ran(chapter)
+    expect(chapter.get_by_role("spinbutton")).to_have_count(10)
+    for count, counts in VOTES.items():
+        assert [int(box.input_value()) for box in boxes(chapter, count)] == list(counts)
+    expect(chapter.get_by_role("heading", name="The epsilon explorer")).to_be_hidden()
+    assert not list(lecture.masters.glob("*.json"))
+
+
+def test_the_outcome_marks_the_right_answer_and_lifts_the_curtain(chapter):
+    chapter.get_by_role("button", name="Show what came out").press("Enter")
+    told = chapter.locator(".spai-outcome")
+    said = "Right is A: under 20 %. 12 of 30 (40 %) had it, after discussion 21 of 30 (70 %)."
+    expect(told.get_by_text(said)).to_be_visible()
+    expect(told.locator("img")).to_have_attribute("alt", re.compile("Right is A"))
+    expect(told.locator("img")).to_be_in_viewport()
+    expect(chapter.get_by_role("heading", name="The epsilon explorer")).to_be_visible()
+    chapter.get_by_role("button", name="Hide the count").press("Enter")
+    expect(chapter.get_by_role("textbox", name=re.compile("Your prediction"))).to_be_visible()
+
+
+def test_the_chapter_is_shown_without_code_exercises_and_answers(whole):
+    chapter = whole
     text = chapter.inner_text("body")
     assert "One step: FGSM" in text and "The epsilon explorer" in text and "Summary" in text
     assert not re.search(
@@ -186,7 +264,8 @@ def test_the_chapter_is_shown_without_code_exercises_and_answers(chapter):
     assert "did not run" not in text
 
 
-def test_a_slider_moves_the_picture_by_keyboard(chapter):
+def test_a_slider_moves_the_picture_by_keyboard(whole):
+    chapter = whole
     explorable = chapter.locator(".spai-explorable").first
     handle = explorable.get_by_role("slider", name="eps", exact=True)
     picture, caption = explorable.locator(".spai-picture img"), explorable.locator("[aria-live]")
@@ -198,7 +277,8 @@ def test_a_slider_moves_the_picture_by_keyboard(chapter):
     expect(handle).to_have_attribute("aria-valuetext", "0.2")
 
 
-def test_the_hall_predicts_and_then_sees_what_came_out(chapter):
+def test_one_of_the_hall_predicts_and_then_sees_what_came_out(whole):
+    chapter = whole
     button = chapter.get_by_role("button", name="Show what came out")
     field = chapter.get_by_role("textbox", name=re.compile("Your prediction"))
     field.fill("40")
@@ -209,7 +289,8 @@ def test_the_hall_predicts_and_then_sees_what_came_out(chapter):
     expect(chapter.get_by_text("You predicted 40 %")).to_be_visible()
 
 
-def test_type_is_large_pictures_are_sharp_and_nothing_sticks_out(chapter):
+def test_type_is_large_pictures_are_sharp_and_nothing_sticks_out(whole):
+    chapter = whole
     assert chapter.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     sizes = chapter.evaluate("""() => [...document.querySelectorAll("#rendered_cells *")]
         .filter(e => e.checkVisibility() && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
@@ -227,7 +308,8 @@ def test_type_is_large_pictures_are_sharp_and_nothing_sticks_out(chapter):
     assert explorable["height"] <= 1080, "slider and picture are in view together"
 
 
-def test_screen_readers_get_names_and_eyes_get_contrast(chapter):
+def test_screen_readers_get_names_and_eyes_get_contrast(whole):
+    chapter = whole
     assert complaints(chapter) == []
     handle = chapter.get_by_role("slider", name="eps", exact=True)
     handle.evaluate("handle => handle.removeAttribute('aria-label')")
@@ -249,12 +331,14 @@ def test_a_chapter_that_is_left_takes_its_kernel_along(page, lecture):
     if page.url != lecture.chapter("03_trouble"):
         page.goto(lecture.chapter("03_trouble"))
     wait_until_it_ran(page)
-    wait_for(lambda: len(kernels(lecture)) == 1, "the kernel of the page that is open, and no other")
+    wait_for(lambda: len(kernels(lecture)) == 2, "the kernel of the page that is open, one in reserve, and no other")
     page.goto(lecture.address)
     assert complaints(page) == []
-    wait_for(lambda: not kernels(lecture), "the end of the kernel of a page that was left")
+    wait_for(lambda: len(kernels(lecture)) == 1, "the end of the kernel of a page that was left")
+    [reserved] = kernels(lecture)
     page.goto(lecture.chapter("03_trouble"))  # its kernel is there when Ctrl-C ends the lecture
-    wait_for(lambda: kernels(lecture), "another kernel")
+    wait_until_it_ran(page)
+    assert reserved in kernels(lecture), "the kernel in reserve became that of the page"
 
 
 def kernels(running: Lecture) -> list[psutil.Process]:
@@ -283,6 +367,7 @@ def test_a_whole_chapter_runs(browser, tmp_path, name):
         page.goto(running.address)
         opened = time.monotonic()
         page.goto(running.chapter(name), wait_until="domcontentloaded")
+        page.get_by_role("checkbox", name="Show all answers").check()
         expect(page.locator(".widget-slider").first).to_be_visible(timeout=1000 * SECONDS)
         if name == CHAPTER:
             assert time.monotonic() - opened < SOON

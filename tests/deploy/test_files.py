@@ -12,7 +12,7 @@ import yaml
 
 import spai_lab
 
-START = ["/opt/spai-lab/.venv/bin/python", "-m", "spai_lab.hub.student"]
+START = ["/opt/spai-lab/.venv/bin/python", "-P", "-m", "spai_lab.hub.student"]
 # Every key that we set, as the chart's documentation names it (Zero to JupyterHub, versions 3 and 4).
 CHART = {
     "singleuser": {

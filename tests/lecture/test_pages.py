@@ -5,6 +5,8 @@ import builtins
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,12 @@ def test_nothing_is_written_beside_the_masters_and_no_template_names_another_hos
     assert {path.name for path in written} >= {"index.html.j2", "tree.html", "lecture.css", "kernel.json"}
     for path in written:
         assert not re.search(r"https?://", path.read_text(encoding="utf-8")), path
+
+
+def test_the_server_itself_does_without_torch():
+    """It would start seconds later, and only kernels compute."""
+    script = "import sys, spai_lab.lecture.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=notebooks_folder().parent).returncode == 0
 
 
 def test_a_folder_without_chapters_is_refused(tmp_path):

@@ -16,10 +16,11 @@ def nowhere(monkeypatch, tmp_path):
 def test_an_outcome_waits_for_the_button_and_knows_the_prediction_that_was_made_meanwhile():
     question = predict("lecture-test", "How much is left?", low=0, high=100, unit="%")
     outcome = compare("lecture-test", 2.0, "Little.")
-    button, said = outcome.children
-    assert said.value == ""
+    button, goes_on, said, _ = outcome.children
+    assert said.value == "" and "goes on" in goes_on.value
     question.field.value = "50"
     button.click()
+    assert goes_on not in outcome.children
     assert "You predicted 50 %, measured 2 %" in said.value and "Little." in said.value
 
 

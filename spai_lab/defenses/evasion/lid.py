@@ -3,7 +3,6 @@ r"""Detection by local intrinsic dimensionality: around an adversarial image the
 from collections.abc import Callable
 
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from spai_lab.checks import (
@@ -65,6 +64,8 @@ def lid(
     >>> detector(x[:3]).shape
     torch.Size([3])
     """
+    from sklearn.linear_model import LogisticRegression  # here, since it takes seconds to import
+
     check_inputs(model, x_train, y_train, generator=generator)
     check_callable("attack", attack)
     check_count("k", k, low=2)
