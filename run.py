@@ -53,7 +53,10 @@ WHERE_POSSIBLE = {"lab": TENSEAL, "lecture": TENSEAL}
 ROOM = {"cpu": (2.0, 1.0), "cuda": (9.0, 4.0)}
 # What pip says where something is missing, and what to do about it.
 TROUBLES = (
-    (r"No space left|Errno 28|not enough space", "The disk is full. Free some space, or {room}."),
+    (
+        r"No space left|Errno 28|not enough space",
+        "The disk is full. Free some space, move the project to a larger disk, or {room}.",
+    ),
     (
         r"CERTIFICATE_VERIFY_FAILED|SSLError|certificate verify failed",
         "A certificate is not accepted, often because a proxy opens secure connections: set PIP_CERT to the file with "
@@ -83,7 +86,7 @@ import ipykernel.kernelapp, jupyterlab.labapp, matplotlib.font_manager
 import spai_lab.attacks.evasion, spai_lab.data, spai_lab.exercises, spai_lab.figures, spai_lab.survey.figures
 import spai_lab.training, spai_lab.widgets.eps_units, spai_lab.widgets.predict
 """
-FETCH_PATIENCE = 15.0  # seconds until a mirror of MNIST must have answered
+FETCH_PATIENCE = 12.0  # seconds until a mirror of MNIST must have answered
 # Fetch MNIST, and say when that begins: until then Python reads torch, which takes long the first time.
 FETCH = "import sys, spai_lab.data, spai_lab.cli as c; print(flush=True); sys.exit(c.main(['fetch', '--brief']))"
 # Wait for our server, and print its address and token as it wrote them down itself. Ours is the one with our token, or,
@@ -776,7 +779,7 @@ def fetch(python: Path, patience: float = FETCH_PATIENCE) -> None:
             time.sleep(0.1)
         if process.poll() is None:
             process.kill()
-            tell("MNIST's mirrors do not answer; the embedded digits serve. `spai-lab fetch` tries again and says why.")
+            tell("MNIST's mirrors do not answer; the embedded digits serve. The next start tries again.")
         process.wait()
         for reader in readers:
             reader.join(timeout=5)
@@ -860,6 +863,7 @@ def checks(python: Path, full: bool, mnist: bool, extra: Sequence[str] = ()) -> 
 
 def test(options: argparse.Namespace) -> int:
     python = ensure("test")
+    quiet_lab(ROOT / ".venv")  # the browser's tests see JupyterLab as students do
     mnist, answer = has_mnist(python)
     summary = []
     for title, command, variables in checks(python, options.full, mnist, options.extra):

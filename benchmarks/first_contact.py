@@ -6,6 +6,7 @@ installs some 2 GB and removes them again, so that it runs only when it is named
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -28,9 +29,8 @@ KEPT = re.compile(
 )
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/\S*")
 STAGE = re.compile(r"\(\d+ of \d+\) (.+?)(?: \.\.\.|:)[ .]*\d+ s$")
-CHAPTER = "01_models_and_threats.ipynb"  # the first with a slider
+CHAPTER, SLIDER = "01_models_and_threats.ipynb", "eps_units(dataset"  # the first slider in reading order
 PATIENCE = 1800.0
-CELLS = 40
 
 
 @dataclass
@@ -191,6 +191,12 @@ def lab(folder: Path, home: Path, clock: Clock, steps: bool) -> Iterator[str]:
         process.wait()
 
 
+def cells_to_slider() -> int:
+    """How many cells of the chapter must be run until the slider is there."""
+    cells = json.loads((ROOT / "notebooks" / CHAPTER).read_text(encoding="utf-8"))["cells"]
+    return 1 + next(number for number, cell in enumerate(cells) if SLIDER in "".join(cell["source"]))
+
+
 def work_through(address: str, clock: Clock, album: Path | None) -> None:
     """Open the address, then the first chapter with a slider, run its cells up to the slider, and move it.
 
@@ -224,12 +230,9 @@ def work_through(address: str, clock: Clock, album: Path | None) -> None:
         clock.tick("chapter 01 shows, its kernel ready")
         chapter.locator(".jp-MarkdownCell").first.click()
         slider = chapter.locator(".spai-explorable .noUi-handle").first
-        for _ in range(CELLS):
-            if slider.count():
-                break
+        for _ in range(cells_to_slider()):
             page.keyboard.press("Shift+Enter")
-            expect(chapter.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible()
-            page.wait_for_timeout(100)
+            page.wait_for_timeout(50)
         expect(slider).to_be_visible()
         clock.tick("first slider there")
         picture = chapter.locator(".spai-picture img").first

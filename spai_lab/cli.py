@@ -47,7 +47,7 @@ def _fetch(options: argparse.Namespace) -> int:
     try:
         folder = data.fetch_mnist()
     except (OSError, data.DataUnavailable) as error:
-        reason = "`spai-lab fetch` tries again and says why." if options.brief else " ".join(str(error).split())
+        reason = "The next start tries again." if options.brief else " ".join(str(error).split())
         print(f"MNIST could not be downloaded; the embedded digits serve. {reason}")
         return 1
     print(f"MNIST is now in {folder}.")

@@ -4,6 +4,7 @@ import ast
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,10 +25,11 @@ class Pip:
     def __init__(self, plain=GPU_FREE, pytorch=GPU_FREE, fails=(), says=""):
         self.plans = {False: plain, True: pytorch}
         self.fails, self.says = fails, says
-        self.commands = []
+        self.commands, self.titles = [], []
 
     def __call__(self, command, title=""):
         self.commands.append(command)
+        self.titles.append(title)
         if "--report" in command:
             plan = self.plans["--extra-index-url" in command]
             if plan is None:
@@ -738,3 +740,18 @@ def test_a_kernel_starts_without_a_warning_that_would_frighten(run, tmp_path):
     settings = json.loads((tmp_path / "etc/ipython/ipython_kernel_config.json").read_text(encoding="utf-8"))
     assert settings == {"IPKernelApp": {"log_level": logging.ERROR}}
     assert "--Application.log_level=ERROR" in run.lab_command(Path("python"), tmp_path, 1, browser=True, extra=[])
+
+
+@pytest.mark.parametrize("stage", ["lab", "book", "lecture", "hub", "test"])
+def test_the_steps_are_counted_and_none_is_without_a_title(ensure, stage):
+    pip = Pip()
+    ensure(stage, pip)
+    numbers = [re.match(r"\((\d+) of (\d+)\) ", title).groups() for title in pip.titles]
+    last = len(set(numbers))
+    assert sorted(set(numbers)) == [(str(number), str(last)) for number in range(1, last + 1)]
+
+
+def test_what_is_compiled_beforehand_can_be_imported(run, root):
+    """A failure would go unnoticed, and the first cell of a chapter would take long."""
+    answer = subprocess.run([sys.executable, "-c", run.FIRST_IMPORTS], cwd=root, capture_output=True, encoding="utf-8")
+    assert answer.returncode == 0, answer.stderr
