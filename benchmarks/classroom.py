@@ -261,9 +261,15 @@ class Hub:
         return False
 
     def kill(self) -> None:
-        """End the hub as a crash would; its proxy and the students' servers live on."""
+        """End the hub as a crash would; its proxy and the students' servers live on, and its culler does not."""
+        import psutil
+
+        children = psutil.Process(self.process.pid).children()
+        cullers = [child for child in children if "jupyterhub_idle_culler" in child.cmdline()]
         self.process.kill()
         self.process.wait()
+        for culler in cullers:  # it has a session of its own, and would stay for good
+            culler.kill()
 
     def close(self) -> None:
         """End the hub, its proxy and its services."""

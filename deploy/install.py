@@ -63,8 +63,8 @@ def call(command: Sequence[object]) -> int:
 
 
 def compile_once(python: Path, workbook: Path) -> None:
-    """Byte code of the package for all, since students may not write it."""
-    call([python, "-m", "compileall", "-q", workbook / "spai_lab"])
+    """Byte code of the package and of all libraries, since students may not write it and would compile at each start."""
+    call([python, "-m", "compileall", "-q", "-j", 0, workbook / "spai_lab", workbook / ".venv" / "lib"])
 
 
 def fetch(python: Path, run: ModuleType) -> None:

@@ -35,8 +35,8 @@ c.JupyterHub.load_roles = [
     {"name": "culler", "scopes": CULLER, "services": ["culler"]},
 ]
 
-# Where: on the loopback address, behind a web server that speaks TLS. Ports below 1024 are root's: on any other a student
-# could wait for the hub to stop, listen in its place, and read passwords.
+# Where: on the loopback address, behind a web server that speaks TLS. Ports below 1024 are root's: on any other a
+# student could wait for the hub to stop, listen in its place, and read passwords.
 c.JupyterHub.bind_url = "http://127.0.0.1:790"
 c.JupyterHub.hub_bind_url = "http://127.0.0.1:791"
 c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:792"
@@ -66,7 +66,7 @@ c.Spawner.start_timeout = 120
 c.Spawner.poll_interval = 2  # a server that ended leaves its port to anybody; until we see that, requests go there
 c.JupyterHub.concurrent_spawn_limit = 8
 
-# What nobody uses is given back: a kernel after an hour, a server after two. Files stay; variables do not.
+# What nobody uses is given back: a kernel after an hour, a server two after its last tab. Files stay; variables do not.
 KERNEL_SECONDS, SERVER_SECONDS = 3600, 7200
 c.Spawner.args = [
     f"--MappingKernelManager.cull_idle_timeout={KERNEL_SECONDS}",

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from spai_lab.arena.result import Result
 
 MOST = 3  # sentences
+BLIND = "no slope is to be had: try patches of pixels, as Square does; where labels are all, a surrogate (chapter 04)"
 USEFUL = 0.8  # of the clean images, below which a defense costs too much
 
 
@@ -25,11 +26,14 @@ def advice_for_attack(result: "Result") -> tuple[str, ...]:
     """Where ours at the same access does better, and why that may be; else what would be worth a try."""
     behind = [row for row in result.rows if row.ours and above(row.left, row.ours)]
     behind.sort(key=lambda row: row.left.value - row.ours.value, reverse=True)
+    blind = result.budget.startswith("black-box")  # then what is said of gradients would not help
     said = [
-        f"On {row.name} yours leaves {100 * row.left.value:.0f} %, ours {100 * row.ours.value:.0f} %: "
-        f"{HINTS[row.name]}."
+        f"On {row.name} yours leaves {100 * row.left.value:.0f} %, ours {100 * row.ours.value:.0f} %"
+        + ("." if blind else f": {HINTS[row.name]}.")
         for row in behind[:MOST]
     ]
+    if behind and blind:
+        said.append(f"{BLIND[0].upper()}{BLIND[1:]}.")
     ahead = [row.name for row in result.rows if row.ours and above(row.ours, row.left)]
     if ahead:
         said.append(f"On {', '.join(ahead)} yours is ahead of ours: say what it does differently.")

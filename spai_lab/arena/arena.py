@@ -138,7 +138,7 @@ def watched(steps: Iterable[Row | Bout], total: int | None, name: str, progress:
     """Go through a match with a bar; what came of it. Ctrl-C ends it, and the submission's process with it."""
     check_flag("progress", progress)
     bout = Bout((), (), "")
-    with tqdm(total=total, desc=name, unit="round", leave=False, disable=not progress) as bar:
+    with tqdm(total=total, desc=name, unit=" rounds", leave=False, disable=not progress) as bar:
         for step in steps:
             if isinstance(step, Row):
                 bar.set_postfix_str(step.name)

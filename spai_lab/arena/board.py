@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from uuid import uuid4
 
@@ -102,7 +103,7 @@ class Board:
     def __repr__(self) -> str:
         lines = []
         for kind in KINDS:
-            for number, entry in enumerate(self.best(kind), 1):
+            for number, entry in ranked(self.best(kind)):
                 low, high = entry.interval
                 span = f"{100 * entry.score:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
                 tries = self.tries(entry)
@@ -119,13 +120,19 @@ class Board:
         return Shown(repr(self), html=(tables or "<p>The board is empty.</p>") + warning)._repr_mimebundle_()
 
 
+def ranked(entries: tuple[Entry, ...]) -> Iterator[tuple[int, Entry]]:
+    """Each entry with its rank; other terms begin anew at 1, since they cannot be compared."""
+    for _, same in groupby(entries, lambda entry: entry.terms):
+        yield from enumerate(same, 1)
+
+
 def as_table(kind: str, entries: tuple[Entry, ...], tries: Callable[[Entry], int]) -> str:
     """The entries of one kind as HTML; names are texts, whatever they look like."""
     if not entries:
         return ""
     heads = ("rank", "who", "function", "images left right", "95 % interval", "n", "tries", "terms", "when")
     lines = []
-    for number, entry in enumerate(entries, 1):
+    for number, entry in ranked(entries):
         low, high = entry.interval
         cells = (number, entry.who, entry.function, f"{100 * entry.score:.0f} %")
         cells += (f"{100 * low:.0f} to {100 * high:.0f} %", entry.images, tries(entry), entry.terms, entry.when)

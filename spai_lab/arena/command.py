@@ -16,6 +16,7 @@ def add_options(sub: ArgumentParser) -> None:
     sub.add_argument("--count", type=int, default=64, help="how many test images otherwise; default 64")
     sub.add_argument("--seconds", type=float, default=30.0, help="for each defense, or to build one; default 30")
     sub.add_argument("--access", default="white-box", help="white-box, logits, scores or labels; default white-box")
+    sub.add_argument("--eps", type=float, help="radius in L-inf; default 0.3 on MNIST, 0.2 on the digits")
     sub.add_argument("--seed", type=int, help="of the images and draws; a secret one if left out")
     sub.add_argument("--board", type=Path, metavar="FILE", help="write the score there")
     sub.add_argument("--who", help="under this name; needed with --board")
@@ -32,6 +33,8 @@ def run(options: Namespace) -> int:
     if options.file is None:
         raise ValueError(f"file is missing; accepted: a file with the {options.what}")
     if options.what == "board":
+        if not options.file.exists():
+            raise ValueError(f"file is {str(options.file)!r}, which does not exist; accepted: a board's file")
         print(read_board(options.file))
         return 0
     if options.board and not options.who:
@@ -42,6 +45,7 @@ def run(options: Namespace) -> int:
         budget=Budget(seconds=options.seconds, access=options.access),
         data=options.data,
         images=options.images or options.count,
+        eps=options.eps,
         seed=options.seed,
         name=options.named,
     )
@@ -50,6 +54,8 @@ def run(options: Namespace) -> int:
         print(f"It printed: {result.output[:600]!r}")
     if options.board and result.score is not None:
         print(f"\n{post(result, options.who, options.board)}")
+    elif options.board:
+        print(f"Nothing was written to {options.board}.")
     return int(result.caught)
 
 

@@ -96,7 +96,8 @@ class Result:
         low, high = self.interval
         span = f"(n = {self.images}, 95 % interval {100 * low:.0f} to {100 * high:.0f})"
         if self.kind == "attack":
-            left = f"leaves {100 * self.score:.0f} % of the images right, over {len(self.rows)} defenses"
+            met = f"over {len(self.rows)} defenses" if len(self.rows) > 1 else f"against {self.rows[0].name}"
+            left = f"leaves {100 * self.score:.0f} % of the images right, {met}"
             return f"`{self.name}` {left} {span}; low is good for an attack."
         keeps = f"keeps {100 * self.score:.0f} % of the images right against every attack"
         return f"`{self.name}` {keeps} {span}, {100 * self.rows[0].clean.value:.0f} % of the clean ones."
@@ -127,9 +128,10 @@ class Result:
 
     def __repr__(self) -> str:
         lines = [self.headline, f"{self.scene}; {self.budget}."]
-        lines += [" | ".join(map(str, line)) for line in [list(self.table.columns), *self.table.to_numpy().tolist()]]
+        table = [list(self.table.columns), *self.table.to_numpy().tolist()] if self.rows else []
+        lines += [" | ".join(map(str, line)) for line in table]
         lines += map(str, self.found)
-        lines += [f"Next: {sentence}" for sentence in self.next]
+        lines += [f"Next: {sentence}" for sentence in self.next if not self.caught]  # a finding ends with its advice
         return "\n".join(lines).replace("`", "")
 
     def _ipython_display_(self) -> None:

@@ -5,10 +5,13 @@ attach to the kernel and run code in it as its owner. JupyterLab hides the butto
 """
 
 import sys
+from pathlib import Path
 
 
 def main() -> None:
-    """Become the kernel that the command line describes."""
+    """Become the kernel that the command line describes; the folder that it starts in joins the path later."""
+    if Path(sys.path[0]) == Path.cwd():
+        del sys.path[0]  # as IPython's launcher does: no file of the student's stands in for what a kernel needs
     sys.modules["debugpy"] = None  # from here on `import debugpy` fails, which ipykernel is prepared for
     from ipykernel.kernelapp import launch_new_instance
 

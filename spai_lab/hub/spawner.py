@@ -12,7 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jupyterhub.spawner import LocalProcessSpawner
+from tornado.web import HTTPError
 from traitlets import Integer, Unicode
+
+from spai_lab.hub.accounts import may_start
 
 PRIVATE = 0o700
 SOCKETS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
@@ -63,8 +66,11 @@ class LimitedSpawner(LocalProcessSpawner):
         """Make the private folder, start the server, and wait until it listens: it, and nobody else on its port.
 
         Raises:
+            HTTPError: the account left the class.
             RuntimeError: the server ended, or another account listens on the port, to be taken for this student.
         """
+        if not may_start(self.authenticator, self.user):
+            raise HTTPError(403, f"{self.user.name} is no longer in the class; ask your lecturer")
         make_private(self.private_folder(), self.user.name)
         address = await super().start()
         account = pwd.getpwnam(self.user.name).pw_uid

@@ -121,10 +121,11 @@ class Hands:
             box.value = count
         self.filling = False
         self.draw()
-        said = f"{sum(counts)} numbers were counted."
+        said = "1 number was counted." if sum(counts) == 1 else f"{sum(counts)} numbers were counted."
         if refused:
             left = ", ".join(f"`{word[:20]}`" for word in refused[:3])
-            said += f" {len(refused)} were not, as none is {self.question.choices[0]}: {left}."
+            were = "was" if len(refused) == 1 else "were"
+            said += f" {len(refused)} {were} not: {left}. Accepted: {self.question.choices[0]}."
         self.status.value = as_html(f"{said} {keep_votes(self.question, self.tally.rounds)}".rstrip())
 
 

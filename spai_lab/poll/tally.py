@@ -118,12 +118,15 @@ def verdict(tally: Tally) -> str:
     >>> question = Question("a", "Which?", options=("up", "down"))
     >>> verdict(Tally(question, ((4, 6), (9, 1)), right=0))
     'Right is A: up. 4 of 10 (40 %) had it, after discussion 9 of 10 (90 %).'
+    >>> verdict(Tally(question, ((0, 0), (9, 1)), right=0))
+    'Right is A: up. After discussion 9 of 10 (90 %) had it.'
     """
     if tally.right is None or not any(tally.answers):
         return ""
-    shares = [share(counts[tally.right], total) for counts, total in zip(tally.rounds, tally.answers, strict=True)]
-    said = f"{shares[0]} had it" + (f", after discussion {shares[1]}" if len(shares) > 1 else "")
-    return f"Right is {letter(tally.right)}: {tally.question.rows[tally.right]}. {said}."
+    counted = zip(("", "after discussion "), tally.rounds, tally.answers, strict=False)
+    shares = [f"{when}{share(counts[tally.right], total)}" for when, counts, total in counted if total]
+    said = ", ".join([f"{shares[0]} had it", *shares[1:]])
+    return f"Right is {letter(tally.right)}: {tally.question.rows[tally.right]}. {said[0].upper()}{said[1:]}."
 
 
 def in_words(tally: Tally) -> str:

@@ -50,6 +50,12 @@ def test_thirty_processes_that_write_at_once_lose_nothing(tmp_path):
     assert [entry.who for entry in board.best("attack")][:2] == ["student 0", "student 1"]
 
 
+def test_ranks_begin_anew_where_the_terms_are_others():
+    board = Board(tuple(replace(ENTRY, who=who, terms=terms) for who, terms in (("A", "eps 0.2"), ("B", "eps 0.3"))))
+    assert "defense 1. A" in repr(board)
+    assert "defense 1. B" in repr(board)
+
+
 def test_everybody_has_one_line_the_best_and_the_best_is_first(tmp_path):
     file = tmp_path / "board.jsonl"
     for who, score in (("Ada", 0.2), ("Bo", 0.7), ("ada", 0.9), ("Cy", 0.4)):

@@ -31,10 +31,12 @@ def test_a_file_is_judged_and_its_score_posted(judge, tmp_path, capsys):
     asked, _ = judge
     board = tmp_path / "board.jsonl"
     command = ["arena", "defense", "mine.py", "--data", "digits", "--count", "8", "--seed", "3", "--seconds", "5"]
+    command += ["--eps", "0.1"]
     assert main([*command, "--board", str(board), "--who", "Ada"]) == 0
     file, options = asked[0]
     assert str(file) == "mine.py"
     assert options["name"] is None
+    assert options["eps"] == 0.1
     assert (options["data"], options["images"], options["seed"], options["budget"].seconds) == ("digits", 8, 3, 5)
     assert read_board(board).entries[0].who == "Ada"
     said = capsys.readouterr().out
@@ -49,7 +51,14 @@ def test_what_is_caught_is_not_posted(judge, tmp_path, capsys):
     board = tmp_path / "board.jsonl"
     assert main(["arena", "attack", "mine.py", "--board", str(board), "--who", "Ada"]) == 1
     assert not board.exists()
-    assert "✘ Caught, slow: It had 1 s." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "✘ Caught, slow: It had 1 s." in said
+    assert f"Nothing was written to {board}." in said
+
+
+def test_a_board_that_is_not_there_is_refused(tmp_path, capsys):
+    assert main(["arena", "board", str(tmp_path / "bord.jsonl")]) == 1
+    assert "which does not exist" in capsys.readouterr().err
 
 
 def test_a_board_without_a_name_is_refused_before_anything_runs(judge, capsys):

@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spai_lab.arena.duel import Row
+from spai_lab.arena import rules
+from spai_lab.arena.duel import Row, revealed
 from spai_lab.arena.result import Result
 from spai_lab.arena.scene import own_images, scene_of
 from spai_lab.arena.submission import Budget, Submission, submission_of
 from spai_lab.attacks.evasion import fgsm
 from spai_lab.metrics import Rate
+from spai_lab.query import Query
 from spai_lab.threat import project
 
 STEPS = 3
@@ -133,3 +135,25 @@ def test_a_result_shows_score_interval_and_advice_from_its_numbers():
     assert list(result.table.columns) == ["defense", "clean", "left", "95 %", "ours leaves", "n"]
     assert "94 % of the images right" in repr(result)
     assert result.figure().axes[0].get_xlabel() == "images read rightly"
+
+
+def test_a_black_box_attack_is_not_told_to_climb_a_gradient():
+    row = Row("no defense", Rate(64, 64), Rate(60, 64), Rate(2, 64), torch.arange(64) < 60, 1.0)
+    result = Result("attack", "asks", "digits", "64 images", str(Budget(access="scores")), (row,), ())
+    assert "Square" in result.next[-1]
+    assert not any("step up the loss" in sentence for sentence in result.next)
+    assert "against no defense" in result.headline
+
+
+@pytest.mark.parametrize("access", ["labels", "scores", "logits"])
+def test_what_the_arena_reveals_passes_the_query_of_an_attack(access):
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(5, 1, 2, 2)
+    query = Query(lambda images: revealed(model, images, access), access)
+    assert torch.allclose(query(x).float(), Query(model, access)(x).float(), atol=1e-6)
+
+
+def test_what_was_caught_is_told_once_and_without_an_empty_table():
+    finding = rules.NOT_FINITE.broken()
+    said = repr(Result("attack", "mine", "digits", "64 images", "white-box", (), (finding,)))
+    assert said.count(finding.advice) == 1
+    assert "|" not in said

@@ -117,3 +117,13 @@ def test_mnist_is_copied_to_the_class_and_the_own_folder_stays_as_it_is(install,
     assert command[-2:] == ["fetch", "--share"]
     assert variables["SPAI_DATA"] == variables["SPAI_CACHE"] == str(state / "data")
     assert [path.name for path in (own / "mnist").iterdir()] == ["train-images-idx3-ubyte.gz"]
+
+
+def test_the_hub_listens_where_no_student_could_in_its_place(root):
+    """A port below 1024 is root's, so nobody waits for the hub to stop and then asks for passwords."""
+    text = (root / "deploy" / "jupyterhub_config.py").read_text(encoding="utf-8")
+    urls = dict(re.findall(r'^c\.(\w+\.\w+url) = "http://127\.0\.0\.1:(\d+)"$', text, re.MULTILINE))
+    assert urls.keys() == {"JupyterHub.bind_url", "JupyterHub.hub_bind_url", "ConfigurableHTTPProxy.api_url"}
+    assert all(int(port) < 1024 for port in urls.values())
+    guide = (root / "deploy" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"127\.0\.0\.1:(\d+)", guide)) == {urls["JupyterHub.bind_url"], "900"}

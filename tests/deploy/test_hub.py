@@ -23,12 +23,17 @@ from benchmarks.classroom import CHAPTER, classroom, lesson, processes, run_chap
 MISSING = room.what_is_missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"a class of students {MISSING}")
 SECRET = "the answer is 42"
+PORT = [  # the port of the next server, where a test says which
+    "port = OWN_SETTINGS.parent / 'port'",
+    "set_port = lambda spawner: setattr(spawner, 'port', int(port.read_text()) if port.exists() else 0)",
+    "c.Spawner.pre_spawn_hook = set_port",
+]
 
 
 @pytest.fixture(scope="module")
 def class_():
     """A hub and two students, logged in, each with a server."""
-    with classroom(2) as (hub, students):
+    with classroom(2, PORT) as (hub, students):
         for student in students:
             assert student.log_in()
         with ThreadPoolExecutor(2) as pool:
@@ -114,6 +119,18 @@ def test_an_account_outside_of_the_class_stays_outside(class_):
     hub = class_[0]
     with room.accounts(hub.folder / "home", 1, group="users", view=hub.view) as (other,):
         assert not room.Student(hub, other).log_in()
+
+
+def test_who_left_the_class_starts_no_server(class_):
+    hub = class_[0]
+    with room.accounts(hub.folder / "home", 1, view=hub.view) as (account,):
+        eva = room.Student(hub, account)
+        assert eva.log_in() and eva.hub_api("GET", f"users/{eva.name}").ok
+        subprocess.run(["gpasswd", "--delete", eva.name, "students"], check=True, capture_output=True)
+        refused = eva.hub_api("POST", f"users/{eva.name}/server")
+        assert refused.status_code == 403 and "no longer in the class" in refused.text
+        assert not eva.is_ready() and not processes(eva.name)
+        assert not room.Student(hub, account).log_in()
 
 
 def test_a_lecturer_sees_who_is_there_and_opens_no_files(class_, ada):
@@ -229,6 +246,73 @@ def test_a_kernel_on_tcp_ports_would_be_heard_by_all(tmp_path):
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+def ask_debugger(kernel, *commands):
+    """Send commands to a kernel's debugger, as JupyterLab's button does."""
+    from uuid import uuid4
+
+    for number, command in enumerate(commands, 1):
+        header = {"msg_id": uuid4().hex, "session": kernel.session, "username": "", "version": "5.3"}
+        content = {"type": "request", "seq": number, "command": command, "arguments": {"clientID": "", "adapterID": ""}}
+        message = {"header": {**header, "msg_type": "debug_request"}, "parent_header": {}, "metadata": {}}
+        kernel.socket.send(json.dumps({**message, "content": content, "channel": "control"}))
+
+
+def test_no_student_attaches_to_anothers_kernel_by_its_debugger(ada, adas_kernel):
+    """It listens on a port, for whoever connects."""
+    pid = adas_kernel.pid()
+    before = listening_ports([pid])
+    assert adas_kernel.run("import debugpy").error == "ModuleNotFoundError"
+    ask_debugger(adas_kernel, "initialize", "attach")
+    assert adas_kernel.run("import time; time.sleep(1); print('here')").text == "here\n"
+    assert listening_ports([pid]) == before and len(processes(ada.name)) == 2, "a debugger would be a third process"
+    specs = ada.api("GET", "kernelspecs").json()["kernelspecs"]
+    assert not specs["python3"]["spec"]["metadata"]["debugger"], "JupyterLab shows no button that does nothing"
+
+
+def test_files_of_the_students_own_are_imported_by_a_kernel(ada):
+    ada.account.run("import sys; open(sys.argv[1], 'w').write('x = 42')", ada.account.copies / "my_helper.py")
+    with kernel_of(ada) as kernel:
+        assert kernel.run("import my_helper; print(my_helper.x)").text == "42\n"
+
+
+PRETEND = """
+import http.server, sys
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Page)
+print("listening", flush=True)
+server.serve_forever()
+"""
+
+
+def test_no_student_pretends_to_be_anothers_server(class_, ben):
+    """Whoever holds the port that the hub gave to somebody else would get that student's page, and all that is sent."""
+    hub = class_[0]
+    port = room.free_port()
+    become = [*ben.account.view, "setpriv", f"--reuid={ben.name}", f"--regid={ben.name}", "--clear-groups"]
+    command = [*become, sys.executable, "-c", PRETEND, str(port)]
+    with (
+        room.accounts(hub.folder / "home", 1, view=hub.view) as (account,),
+        subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as pretender,
+    ):
+        eva = room.Student(hub, account)
+        assert eva.log_in() and pretender.stdout.readline() == "listening\n"
+        try:
+            (hub.folder / "port").write_text(str(port))
+            eva.hub_api("POST", f"users/{eva.name}/server")
+            taken = f"port {port} was taken by the account"
+            wait_for(lambda: taken in hub.log.read_text(encoding="utf-8"), 60, "the refusal")
+            assert not eva.is_ready()
+        finally:
+            (hub.folder / "port").unlink()
+            pretender.kill()
+        account.run("import sys; open(sys.argv[1], 'w').write('1 / 0')", account.home / "json.py")
+        eva.start_server()
+        assert eva.read(CHAPTER), "on another port it starts, and a file in the home stops nothing"
 
 
 def test_no_student_looks_into_anothers_processes(ada, ben, adas_kernel):
@@ -416,7 +500,7 @@ def test_what_nobody_uses_is_given_back_and_what_was_saved_stays():
     settings = [
         "c.Spawner.args = ['--MappingKernelManager.cull_idle_timeout=2', '--MappingKernelManager.cull_interval=1']",
         "c.Spawner.args += ['--MappingKernelManager.cull_connected=True']",
-        "c.JupyterHub.services[0]['command'][-1:] = ['--timeout=5', '--cull-every=1']",
+        "c.JupyterHub.services[0]['command'][-2:] = ['--timeout=5', '--cull-every=1']",
         "c.JupyterHub.activity_resolution = 1",
         "c.Spawner.environment['JUPYTERHUB_ACTIVITY_INTERVAL'] = '2'",
     ]

@@ -150,7 +150,7 @@ few_queries = Exercise(
     chapter=CHAPTER,
     task=r"""
         **An attack on a budget.** All you may do is ask: `ask(x)` tells for each of $N$ images by how much the right
-        class leads, and each call is one query of each image. Write
+        class leads, and each call is one query of each image. A lead below 0 means that the image is misread. Write
         `my_few_queries(ask, x, eps, queries, generator)`: images within $\|x' - x\|_\infty \le \epsilon$ and in
         [0, 1], found with at most `queries` calls. Keep for *each image* the best that you asked about. Any search
         will do that gains at least a quarter of what the best perturbation would gain; random corners $x \pm \epsilon$

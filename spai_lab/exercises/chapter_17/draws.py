@@ -146,7 +146,9 @@ noisy_mean = Exercise(
 
         Write `my_noisy_mean(network, x, sigma, looks, generator)`, with $S$ = `looks`: each image of the batch, each
         copy and each call gets noise of its own, not clipped. It is judged by the distribution of its answers, so draw
-        in whatever order you like. Then submit it to the arena, and see what an attacker who averages leaves of it.
+        in whatever order you like. Then submit it: `arena_defense` takes a function `defense(network, x, y, generator)`
+        that returns `lambda images: my_noisy_mean(network, images, 0.25, 8, generator)`. See what an attacker who
+        averages leaves of it.
     """,
     solution=my_noisy_mean,
     truth=lambda **case: [1.0, 0.0, 1.0, 1.0],
