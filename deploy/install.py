@@ -64,7 +64,7 @@ def call(command: Sequence[object]) -> int:
 
 def compile_once(python: Path, workbook: Path) -> None:
     """Byte code of the package and of all libraries, since students may not write it and would compile at each start."""
-    call([python, "-m", "compileall", "-q", "-j", 0, workbook / "spai_lab", workbook / ".venv" / "lib"])
+    call([python, "-m", "compileall", "-qq", "-j", 0, workbook / "spai_lab", workbook / ".venv" / "lib"])
 
 
 def fetch(python: Path, run: ModuleType) -> None:
