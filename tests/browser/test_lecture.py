@@ -26,7 +26,6 @@ CHAPTER = "02_gradient_attacks"
 WORDS = ("predict(", "compare(", "robustness_curve(model, x, y, fgsm", "epsilon_explorer(", "show_source(fgsm)")
 SECONDS = 120
 RAN = "#lecture-state[hidden]"  # what says how far a chapter is goes once all of it ran
-SOON = 30  # seconds from opening chapter 02 to its first slider, on a lecture that began just now; half of it later
 VOTES = {"first count": (12, 9, 4, 3, 2), "after discussion": (21, 5, 2, 1, 1)}
 RECOMPUTE = "from spai_lab.widgets import Recompute\nRecompute(lambda: print('worked'), 'spai-lab x', minutes=1)"
 
@@ -365,12 +364,9 @@ def test_a_whole_chapter_runs(browser, tmp_path, name):
         context = browser.new_context(viewport={"width": 1920, "height": 1080})
         page = context.new_page()
         page.goto(running.address)
-        opened = time.monotonic()
         page.goto(running.chapter(name), wait_until="domcontentloaded")
         page.get_by_role("checkbox", name="Show all answers").check()
         expect(page.locator(".widget-slider").first).to_be_visible(timeout=1000 * SECONDS)
-        if name == CHAPTER:
-            assert time.monotonic() - opened < SOON
         wait_until_it_ran(page)
         assert "did not run" not in page.inner_text("body")
         assert page.locator("mjx-merror").count() == 0
