@@ -496,6 +496,7 @@ def test_who_takes_too_much_is_stopped_and_goes_on(adas_kernel, code, error):
     assert adas_kernel.run("print('here')").text == "here\n"
 
 
+@pytest.mark.full
 def test_what_nobody_uses_is_given_back_and_what_was_saved_stays():
     settings = [
         "c.Spawner.args = ['--MappingKernelManager.cull_idle_timeout=2', '--MappingKernelManager.cull_interval=1']",
