@@ -58,6 +58,7 @@ def find(name: str) -> Exercise:
     guess = f" (did you mean {close[0]}?)" if close else ""
     raise ValueError(f"name is {name!r}; accepted: the name of an exercise{guess}: {listed}")
 
+
 WITHHELD = "raise NotImplementedError"  # all that the edition of a hub holds of an answer
 
 

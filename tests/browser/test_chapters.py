@@ -49,6 +49,15 @@ EXPLORABLES = {
     "17_arena": ("standings_explorer(",),
 }
 CHAPTER_OF = {call: chapter for chapter, calls in EXPLORABLES.items() for call in calls}
+# Whose explorables are moved each time; those of the other chapters by the long tests.
+EACH_TIME = {BLACK_BOX, "08_robust_training", "14_homomorphic_encryption", "17_arena"}
+
+
+def cases(*rows: tuple) -> list:
+    """Cases that begin with the call of an explorable, long ones marked."""
+    return [pytest.param(*row, marks=() if CHAPTER_OF[row[0]] in EACH_TIME else pytest.mark.full) for row in rows]
+
+
 FORGOT_THE_CLIP = """\
 import torch
 
@@ -153,7 +162,7 @@ def test_the_epsilon_slider_moves_the_picture_its_words_and_the_caption(notebook
 
 @pytest.mark.parametrize(
     ("call", "name", "presses", "words"),
-    [
+    cases(
         ("deepfool_walk(", "step", 2, "after step {} of "),
         ("cw_tradeoff(", "c", 8, "of the minimizer at c = {} it says "),
         ("saliency_explorer(", "pixels", 3, "with {} pixels changed of "),
@@ -197,7 +206,7 @@ def test_the_epsilon_slider_moves_the_picture_its_words_and_the_caption(notebook
         ("network_explorer(", "latency", 3, "Marks, with {} of latency"),
         ("network_explorer(", "Mbit/s", 2, " and {} Mbit/s: "),
         ("standings_explorer(", "eps", 2, "Ranking at eps {}: "),
-    ],
+    ),
 )
 def test_a_slider_moves_the_picture_its_words_and_the_caption(live, call, name, presses, words):
     explorable = live(call)
@@ -216,13 +225,13 @@ def test_a_slider_moves_the_picture_its_words_and_the_caption(live, call, name, 
 
 @pytest.mark.parametrize(
     ("call", "name", "words"),
-    [
+    cases(
         ("attack_gallery(", "model", ", which {} on digits reads as "),
         ("boundary_walk(", "attack", "The walk of {} starts at "),
         ("detection_explorer(", "detector", "Two histograms of the scores of {}: "),
         ("inversion_explorer(", "target", "A training picture of {} of "),
         ("standings_explorer(", "attacks", " after {} alone, falling with eps. "),
-    ],
+    ),
 )
 def test_a_choice_changes_the_picture_its_words_and_the_caption(live, call, name, words):
     explorable = live(call)
@@ -239,11 +248,11 @@ def test_a_choice_changes_the_picture_its_words_and_the_caption(live, call, name
 
 @pytest.mark.parametrize(
     ("call", "name", "words"),
-    [
+    cases(
         ("deepfool_walk(", "step", "after step {} of "),
         ("saliency_explorer(", "pixels", "with {} pixels changed of "),
         ("boundary_walk(", "step", "after step {} of "),
-    ],
+    ),
 )
 def test_the_play_button_walks_and_halts(live, call, name, words):
     explorable = live(call)

@@ -326,6 +326,7 @@ def test_a_cell_that_fails_says_so_kindly_and_the_rest_goes_on(page, lecture):
     expect(page.get_by_text("worked")).to_be_visible()
 
 
+@pytest.mark.full
 def test_a_chapter_that_is_left_takes_its_kernel_along(page, lecture):
     if page.url != lecture.chapter("03_trouble"):
         page.goto(lecture.chapter("03_trouble"))
