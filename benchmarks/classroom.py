@@ -260,25 +260,37 @@ class Hub:
             return requests.get(f"{self.url}/hub/health", timeout=5).ok
         return False
 
-    def kill(self) -> None:
-        """End the hub as a crash would; its proxy and the students' servers live on, and its culler does not."""
+    def cullers(self) -> list:
+        """The hub's culler, which has a session of its own, and would outlive a hub that does not end in time."""
         import psutil
 
-        children = psutil.Process(self.process.pid).children()
-        cullers = [child for child in children if "jupyterhub_idle_culler" in child.cmdline()]
+        with suppress(psutil.Error):
+            children = psutil.Process(self.process.pid).children()
+            return [child for child in children if "jupyterhub_idle_culler" in child.cmdline()]
+        return []
+
+    def kill(self) -> None:
+        """End the hub as a crash would; its proxy and the students' servers live on, and its culler does not."""
+        cullers = self.cullers()
         self.process.kill()
         self.process.wait()
-        for culler in cullers:  # it has a session of its own, and would stay for good
+        for culler in cullers:
             culler.kill()
 
     def close(self) -> None:
         """End the hub, its proxy and its services."""
+        import psutil
+
+        cullers = self.cullers()
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=20)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        for culler in cullers:
+            with suppress(psutil.NoSuchProcess):
+                culler.kill()
         for file in (self.folder / "state" / "hub").glob("proxy.pid"):
             with suppress(ProcessLookupError, ValueError):
                 os.kill(int(file.read_text().split()[0]), signal.SIGKILL)
