@@ -25,9 +25,8 @@ from importlib import metadata
 from pathlib import Path
 from uuid import uuid4
 
-from spai_lab.files import write_atomically
 from spai_lab.hub.accounts import GROUPS
-from spai_lab.survey.coverage import between_marks
+from spai_lab.survey.coverage import fill_sections
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "deploy" / "README.md"
@@ -554,8 +553,7 @@ def main(quick: bool = False, students: int = 8) -> None:
     table = cost_table([times for times, _ in lessons], busy, idle, "MNIST" if data else "the digits")
     print(table)
     if not quick:
-        text = GUIDE.read_text(encoding="utf-8")
-        write_atomically(GUIDE, between_marks(text, "classroom", table).encode())
+        fill_sections(GUIDE, {"classroom": lambda: table})
 
 
 def cost_table(lessons: Sequence[Times], busy: Sequence[float], idle: Sequence[float], data: str) -> str:

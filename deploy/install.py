@@ -20,7 +20,6 @@ SOURCE = Path(__file__).resolve().parents[1]
 STATE = Path("/var/lib/spai-lab")
 SERVICE = "spai-lab-hub.service"
 UNITS = Path("/etc/systemd/system")
-STUDENTS, LECTURERS = "students", "lecturers"
 
 
 def main() -> int:
@@ -64,7 +63,8 @@ def call(command: Sequence[object]) -> int:
 
 def compile_once(python: Path, workbook: Path) -> None:
     """Byte code of the package and of all libraries, since students may not write it and would compile at each start."""
-    call([python, "-m", "compileall", "-qq", "-j", 0, workbook / "spai_lab", workbook / ".venv" / "lib"])
+    folders = (workbook / "spai_lab", workbook / ".venv" / "lib")
+    call([python, "-m", "compileall", "-qq", "-j", 0, *folders])
 
 
 def fetch(python: Path, run: ModuleType) -> None:
@@ -81,14 +81,15 @@ def fetch(python: Path, run: ModuleType) -> None:
 
 def make_class_folder(folder: Path) -> None:
     """The groups, and a folder in which the class shares the arena's board: all may write, none may remove."""
-    for group in (STUDENTS, LECTURERS):
+    groups = module("accounts", SOURCE / "spai_lab" / "hub" / "accounts.py").GROUPS
+    for group in groups:
         if subprocess.run(["getent", "group", group], stdout=subprocess.DEVNULL).returncode != 0:
             call(["groupadd", group])
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     board = folder / "board.jsonl"
     board.touch()
-    shutil.chown(board, group=STUDENTS)
+    shutil.chown(board, group=groups[0])
     board.chmod(0o664)
 
 

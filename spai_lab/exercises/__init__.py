@@ -120,7 +120,7 @@ def solution(name: str) -> Shown:
     """One right answer to an exercise, highlighted; in a hub's edition a sentence that says who has it."""
     parts = split_source(find(name).solution)
     if parts[-1].strip() == WITHHELD:
-        return Shown(f"Your lecturer keeps the answer to {name}; `hint({name!r})` helps.".replace("'", '"'))
+        return Shown(f'Your lecturer keeps the answer to {name}; hint("{name}") helps.')
     return Shown("\n".join(filter(None, parts)), html=source_box(*parts, where="", name=f"my_{name}"))
 
 

@@ -1,14 +1,14 @@
 """The computed parts of the lecturer's guide: tables, courses, and a section for each chapter."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from spai_lab.exercises import EXERCISES
 from spai_lab.exercises.exercise import Exercise, sentence
-from spai_lab.files import write_atomically
 from spai_lab.guides.chapters import Taught, taught
 from spai_lab.guides.teaching import GLIMPSE, Course, Notes, Session, Teaching, load_teaching
-from spai_lab.survey.coverage import between_marks, check_marks
+from spai_lab.survey.coverage import fill_sections
 from spai_lab.workbook import notebooks_folder
 
 Chapters = Mapping[str, Taught]
@@ -25,18 +25,9 @@ def update_guide(path: Path | str) -> bool:
     Raises:
         ValueError: a mark is missing or there twice; a chapter or the notes are incomplete.
     """
-    path = Path(path)
-    text = path.read_text(encoding="utf-8")
-    for name in SECTIONS:
-        check_marks(text, name, path.name)
-    updated, book, teaching = text, taught(notebooks_folder()), load_teaching()
+    book, teaching = taught(notebooks_folder()), load_teaching()
     check_together(book, teaching)
-    for name, written in SECTIONS.items():
-        updated = between_marks(updated, name, written(book, teaching))
-    if updated == text:
-        return False
-    write_atomically(path, updated.encode("utf-8"))
-    return True
+    return fill_sections(path, {name: partial(written, book, teaching) for name, written in SECTIONS.items()})
 
 
 def check_together(book: Chapters, teaching: Teaching) -> None:

@@ -1,6 +1,6 @@
 """What the README shows of the survey, generated: how much of it runs today, and the ledger of published figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from spai_lab.files import write_atomically
@@ -39,12 +39,26 @@ def update_readme(path: Path | str) -> bool:
     Raises:
         ValueError: a mark is missing, there twice, or they are in the wrong order.
     """
+    return fill_sections(path, SECTIONS)
+
+
+def fill_sections(path: Path | str, sections: Mapping[str, Callable[[], str]]) -> bool:
+    """Write the computed sections of a document between their marks.
+
+    Args:
+        path: the document; for each section it holds the begin mark and, after it, the end mark, each once.
+        sections: by name what writes their content, called once all marks are found.
+    Returns:
+        whether the file changed.
+    Raises:
+        ValueError: a mark is missing, there twice, or they are in the wrong order.
+    """
     path = Path(path)
     text = path.read_text(encoding="utf-8")
-    for name in SECTIONS:
+    for name in sections:
         check_marks(text, name, path.name)
     updated = text
-    for name, written in SECTIONS.items():
+    for name, written in sections.items():
         updated = between_marks(updated, name, written())
     if updated == text:
         return False
