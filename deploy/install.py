@@ -62,7 +62,7 @@ def call(command: Sequence[object]) -> int:
 
 
 def compile_once(python: Path, workbook: Path) -> None:
-    """Byte code of the package and of all libraries, since students may not write it and would compile at each start."""
+    """Byte code of package and libraries, since students may not write it and would compile at each start."""
     folders = (workbook / "spai_lab", workbook / ".venv" / "lib")
     call([python, "-m", "compileall", "-qq", "-j", 0, *folders])
 
